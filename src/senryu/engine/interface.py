@@ -1,0 +1,90 @@
+"""The engine's contract, written once: token ids in, token ids out; no text, no HTTP.
+
+Life of a request: queued -> running -> finished ("stop", "length", "abort"). An engine that has no room queues; it never
+truncates and never drops. Whatever happens to one request, the others' tokens do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. temperature 0 is argmax; top_k 0 keeps all; equal seeds give equal tokens."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """One generation. `ids` is the whole prompt (at least one id), `stop_ids` end it (the stop id itself is emitted).
+
+    `salt` separates prefix caches: requests share K/V only when their salts are equal.
+    """
+
+    ids: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: frozenset[int] = frozenset()
+    salt: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """New tokens in order. The last event of a request, and only that one, has `finish`.
+
+    `cached` is how many prompt tokens came from the prefix cache; known from the first event on.
+    """
+
+    tokens: tuple[int, ...]
+    cached: int = 0
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Pages: free + cached + live = total, always."""
+
+    queued: int
+    running: int
+    pages_total: int
+    pages_free: int
+    pages_cached: int
+    pages_live: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    steps: int
+
+
+class Engine(Protocol):
+    """What the service talks to."""
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens (prompt + output) that one request may hold here."""
+
+    def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
+        """Run one request. Closing the iterator early aborts it and frees its pages.
+
+        Raises ValueError before any event when the request can never run (empty, or longer than `max_context`),
+        and EngineClosed after `close`.
+        """
+
+    def stats(self) -> EngineStats:
+        """Counters since start, and the state of the page pool."""
+
+    async def close(self) -> None:
+        """Abort what runs, stop the engine's thread and release its memory."""
+
+
+class EngineClosed(RuntimeError):
+    """The engine has stopped: the request was not, or not wholly, answered."""
