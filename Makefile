@@ -1,0 +1,45 @@
+# Two commands are enough: `make serve` runs the bundled model, `make test` runs the tests. Each installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 8484
+
+.PHONY: serve chat test check bench clients train clean
+
+serve: $(VENV)/.base
+	$(BIN)/senryu serve --port $(PORT)
+
+chat: $(VENV)/.base
+	$(BIN)/senryu chat
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py tests/test_docs.py
+
+bench: $(VENV)/.base
+	$(BIN)/senryu bench
+
+clients: $(VENV)/.dev
+	$(BIN)/python -m tests.clients
+
+train: $(VENV)/.dev
+	$(BIN)/python -m senryu.train pretrain recipes/nano.toml --data $(DATA) --out runs/nano
+	$(BIN)/python -m senryu.train sft recipes/nano.toml --data $(DATA) --out runs/nano
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(VENV)/.base $@

@@ -1,0 +1,51 @@
+"""The documents tell the truth: every file they name exists, every make target and senryu command is real."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from senryu.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")) if p.name != "ATTRIBUTION.md")
+PATH = re.compile(r"`((?:src|tests|recipes|web|\.ci)/[\w./\-*]+|[\w\-]+\.(?:md|toml)|Makefile|LICENSE)`")
+COMMAND = re.compile(r"^\s*(?:\$ )?senryu ([a-z\-]+)(?: ([a-z\-]+))?", re.M)
+TARGET = re.compile(r"^\s*(?:\$ )?make ([a-z\-]+)", re.M)
+
+
+def code(text: str) -> str:
+    """The fenced blocks of a Markdown text, and its inline code, a line each."""
+    return "\n".join([*re.findall(r"```[a-z]*\n(.*?)```", text, re.S), *re.findall(r"`([^`\n]+)`", text)])
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_documents_name_exist(doc: Path) -> None:
+    missing = [name for name in PATH.findall(doc.read_text()) if not any(ROOT.glob(name)) and not (doc.parent / name).exists()]
+    assert not missing, f"{doc.name} names files that do not exist: {missing}"
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    src = ROOT / "src" / "senryu"
+    unnamed = [
+        str(path.relative_to(src))
+        for path in sorted(src.rglob("*.py"))
+        if not path.name.startswith("__") and not re.search(rf"\b{re.escape(path.stem)}\b", text)
+    ]
+    assert not unnamed, f"ARCHITECTURE.md does not know {unnamed}"
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_that_documents_show_are_real(doc: Path) -> None:
+    shown = code(doc.read_text())
+    targets = set(re.findall(r"^([a-z\-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(TARGET.findall(shown)) <= targets
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    for verb, sub in COMMAND.findall(shown):
+        assert verb in verbs, f"{doc.name} shows `senryu {verb}`, which does not exist"
+        if sub and hasattr(verbs[verb], "commands"):
+            assert sub in verbs[verb].commands, f"{doc.name} shows `senryu {verb} {sub}`, which does not exist"
