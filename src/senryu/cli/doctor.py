@@ -1,0 +1,87 @@
+"""`senryu doctor` and `senryu version`: what this machine gives us, and what would stop us."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import socket
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senryu.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from senryu.config import Settings
+
+
+def cpu_name() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def machine(settings: Settings) -> dict[str, Any]:
+    """The facts that every published figure carries."""
+    import numba
+
+    from senryu import __version__, kernels
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu_name(),
+        "threads": settings.threads,
+        "kernels": kernels.available()[0],
+        "senryu": __version__,
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+    }
+
+
+def port_state(host: str, port: int) -> str:
+    """Whether `senryu serve` could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"taken ({error.strerror}); `senryu serve --port 0` takes a free one"
+    return "free"
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check this machine: CPU features, kernels, memory, cache, port."""
+    from senryu import kernels
+    from senryu.config import load_settings
+    from senryu.service.registry import available_memory
+
+    settings = load_settings()
+    cache = kernels.cache_directory(settings.kernel_cache)
+    compiled = cache.is_dir() and any(cache.rglob("*.nbc"))
+    facts = {
+        **machine(settings),
+        "cpu_features": " ".join(kernels.features()) or "none that we use",
+        "kernel_paths": ", ".join(kernels.available()),
+        "kernel_cache": f"{cache} ({'compiled' if compiled else 'empty: the first start compiles, about a minute'})",
+        "memory_free_gb": round(available_memory() / 1e9, 1),
+        "home": str(settings.home),
+        f"port_{settings.port}": port_state(settings.host, settings.port),
+        "api_key": "required" if settings.api_key else "not required (loopback only)",
+    }
+    if json:
+        print_json(facts)
+    else:
+        print_table(("", ""), [[key.replace("_", " "), value] for key, value in facts.items()])
+
+
+def version(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print the version."""
+    from senryu import __version__
+
+    if json:
+        print_json({"senryu": __version__, "python": platform.python_version()})
+    else:
+        print(f"senryu {__version__}")

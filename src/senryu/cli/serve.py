@@ -1,0 +1,31 @@
+"""`senryu serve`: load a model and answer on the Claude Messages API until told to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from senryu.cli.output import CompileProgress, say
+
+
+def serve(
+    model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
+    host: Annotated[str, typer.Option(help="Address to listen on. Anything but loopback needs an API key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8484,
+    api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
+) -> None:
+    """Serve a model on the Claude Messages API."""
+    from senryu.api.app import check_bind, serve_model
+    from senryu.config import load_settings
+    from senryu.service.registry import Registry, load_model
+
+    settings = load_settings(host=host, port=port, api_key=api_key)
+    check_bind(settings)
+    say(f"Loading {model} ...")
+    loaded = load_model(settings, model, progress=CompileProgress())
+    serve_model(Registry([loaded]), settings, ready=_announce)
+
+
+def _announce(url: str) -> None:
+    say(f"Ready. Point your app here: ANTHROPIC_BASE_URL={url}   (Ctrl-C stops)")
