@@ -41,7 +41,7 @@ class Session:
         self.messages: list[Message] = []
 
     async def answer(self, prompt: str) -> Event:
-        """Stream the answer to stdout and remember it; returns the last event. Interrupted answers are remembered as far as they came."""
+        """Stream the answer to stdout and remember it, an interrupted one as far as it came; returns the last event."""
         self.messages.append(Message("user", (Text(prompt),)))
         turn = Turn(
             model=self.model.name,
