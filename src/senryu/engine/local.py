@@ -1,0 +1,71 @@
+"""The CPU engine: the `Engine` contract over one program, its pages and the engine's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from senryu.engine.interface import EngineStats, TokenEvent, TokenRequest
+from senryu.engine.loop import EngineLoop, Stream
+from senryu.engine.scheduler import Scheduler
+from senryu.engine.sequence import Sequence
+from senryu.engine.step import Runner
+
+
+class LocalEngine:
+    """Owns `runner` from now on: `close` closes it."""
+
+    def __init__(
+        self, runner: Runner, *, max_context: int | None = None, step_seconds: float = 0.08, check: bool = False
+    ) -> None:
+        """
+        max_context: tokens of one request at most; by default as many as the model's positions and the pool allow.
+        step_seconds: what a step should take while several requests share the engine (it bounds how long an abort or
+            a new request waits); a request alone gets steps of up to three times that.
+        check: verify the whole page accounting after every step (tests).
+        """
+        room = min(runner.spec.max_position, runner.pages * runner.page_size)
+        self._max_context = room if max_context is None else min(max_context, room)
+        self._runner = runner
+        scheduler = Scheduler(
+            pages=runner.pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
+        )
+        max_pages = -(-self._max_context // runner.page_size)
+        self._loop = EngineLoop(runner, scheduler, max_pages=max_pages, step_seconds=step_seconds, check=check)
+
+    @property
+    def max_context(self) -> int:
+        return self._max_context
+
+    def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
+        """See `Engine.generate`. The request enters the queue when the iterator is first asked for an event."""
+        wanted = len(request.ids) + request.max_tokens
+        if wanted > self._max_context:
+            raise ValueError(
+                f"prompt ({len(request.ids)}) + max_tokens ({request.max_tokens}) = {wanted} tokens, "
+                f"but a request may hold {self._max_context} here"
+            )
+        vocab = self._runner.spec.vocab
+        if request.ids and not 0 <= min(request.ids) <= max(request.ids) < vocab:
+            raise ValueError(f"a token id is outside the vocabulary of {vocab}")
+        return self._events(Sequence(request, self._runner.page_size))
+
+    async def _events(self, sequence: Sequence) -> AsyncIterator[TokenEvent]:
+        stream = Stream()
+        self._loop.add(sequence, stream)
+        try:
+            while True:
+                event = await stream.next()
+                yield event
+                if event.finish:
+                    return
+        finally:
+            if not stream.ended:
+                self._loop.abort(sequence)
+
+    def stats(self) -> EngineStats:
+        return self._loop.stats
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._loop.close)
+        self._runner.close()

@@ -1,0 +1,192 @@
+"""The engine's thread: requests in, steps while there is work, events out to asyncio. Knows no model and no pages.
+
+One thread owns the scheduler and everything below it, so none of that needs a lock. Requests and aborts reach it through
+an inbox that it empties between steps; events leave as one call per step into the consumers' asyncio loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import perf_counter
+
+from senryu.engine.interface import EngineClosed, EngineStats, FinishReason, TokenEvent
+from senryu.engine.scheduler import Plan, Scheduler
+from senryu.engine.sequence import Sequence
+from senryu.engine.step import BatchFiller, Pace, Runner
+
+log = logging.getLogger("senryu.engine")
+
+
+class Stream:
+    """One request's mailbox. Used on the consumer's asyncio loop only; tokens that wait there leave as one event."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ended = False  # the engine is done with the request: there is nothing to abort
+        self._tokens: list[int] = []
+        self._cached = 0
+        self._finish: FinishReason | None = None
+        self._error: Exception | None = None
+        self._wake = asyncio.Event()
+
+    def push(self, token: int, cached: int, finish: FinishReason | None) -> None:
+        self._tokens.append(token)
+        self._cached = cached
+        self._finish = finish
+        self.ended = finish is not None
+        self._wake.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self.ended = True
+        self._wake.set()
+
+    async def next(self) -> TokenEvent:
+        """What has arrived since the last call, waiting for at least one token. Raises what `fail` was given."""
+        await self._wake.wait()
+        self._wake.clear()
+        if self._error is not None:
+            raise self._error
+        tokens, self._tokens = tuple(self._tokens), []
+        return TokenEvent(tokens, self._cached, self._finish)
+
+
+class EngineLoop:
+    """Runs `scheduler` over `runner` on its own thread until `close`."""
+
+    def __init__(self, runner: Runner, scheduler: Scheduler, *, max_pages: int, step_seconds: float, check: bool) -> None:
+        """step_seconds: what a step should take while requests share the engine. check: verify all pages after each step."""
+        self._runner = runner
+        self._scheduler = scheduler
+        self._filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=max_pages)
+        self._pace = Pace(step_seconds, runner.max_rows)
+        self._check = check
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._streams: dict[Sequence, Stream] = {}
+        self._closing = False
+        self._closed: EngineClosed | None = None  # why nothing is taken any more
+        self._gate = threading.Lock()  # between the last look into the inbox and who still wants to put something there
+        self.stats: EngineStats = scheduler.stats()  # replaced as a whole after each step: any thread may read it
+        self._thread = threading.Thread(target=self._main, name="senryu-engine", daemon=True)
+        self._thread.start()
+
+    def add(self, sequence: Sequence, stream: Stream) -> None:
+        """Any thread. Raises EngineClosed after `close` or when the engine has failed."""
+
+        def add() -> None:
+            self._streams[sequence] = stream
+            self._scheduler.add(sequence)
+
+        self._put(add)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Any thread. Takes effect between steps; nothing happens when the sequence has ended."""
+
+        def abort() -> None:
+            if self._streams.pop(sequence, None) is not None:
+                self._scheduler.abort(sequence)
+
+        with contextlib.suppress(EngineClosed):
+            self._put(abort)
+
+    def close(self) -> None:
+        """Any other thread. Ends the thread after the step that runs; open streams get EngineClosed."""
+
+        def close() -> None:
+            self._closing = True
+
+        with self._gate:
+            if self._closed is None:
+                self._inbox.put(close)
+        self._thread.join()
+
+    def _put(self, message: Callable[[], None]) -> None:
+        with self._gate:
+            if self._closed is not None:
+                raise self._closed
+            self._inbox.put(message)
+
+    def _main(self) -> None:
+        reason = EngineClosed("the engine is closed")
+        try:
+            while not self._closing:
+                self._receive()
+                if self._scheduler.busy and not self._closing:
+                    self._step()
+        except Exception as error:  # a defect of the engine itself: better closed than wrong or silent
+            log.exception("the engine has failed and is closed")
+            reason = EngineClosed(f"the engine has failed and is closed: {error!r}")
+            reason.__cause__ = error
+        with self._gate:
+            self._closed = reason
+        while not self._inbox.empty():
+            self._inbox.get()()
+        self._scheduler.clear()
+        self.stats = self._scheduler.stats()
+        self._fail(list(self._streams), reason)
+
+    def _receive(self) -> None:
+        """Take in what has arrived; sleep for it when there is nothing to do."""
+        if not self._scheduler.busy:
+            self._scheduler.check_idle()
+            self.stats = self._scheduler.stats()
+            self._inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def _step(self) -> None:
+        scheduler = self._scheduler
+        budget = self._pace.rows(alone=len(scheduler.running) + len(scheduler.queue) == 1)
+        plan = scheduler.plan(budget)
+        batch = self._filler.fill(plan)
+        start = perf_counter()
+        try:
+            sampled = self._runner.step(batch)
+        except Exception as error:
+            log.exception("a step failed: its requests are answered with an error")
+            self._fail_step(plan, error)
+            return
+        if plan.prefill >= budget:
+            self._pace.measure(plan.prefill, perf_counter() - start)
+        outputs = scheduler.commit(plan, sampled)
+        if self._check:
+            scheduler.check()
+        self.stats = scheduler.stats()  # before the events: who sees a request end sees its pages given back
+        self._deliver(outputs)
+
+    def _deliver(self, outputs: list[tuple[Sequence, int]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Stream, int, int, FinishReason | None]]] = {}
+        for sequence, token in outputs:
+            stream = self._streams.pop(sequence) if sequence.finish else self._streams[sequence]
+            by_loop.setdefault(stream.loop, []).append((stream, token, sequence.cached, sequence.finish))
+        for loop, items in by_loop.items():
+            self._call(loop, _push_all, items)
+
+    def _fail_step(self, plan: Plan, error: Exception) -> None:
+        self._scheduler.fail(plan)
+        failure = RuntimeError(f"the engine's step failed: {error!r}")
+        failure.__cause__ = error
+        self._fail(plan.sequences, failure)
+
+    def _fail(self, sequences: list[Sequence], error: Exception) -> None:
+        for sequence in sequences:
+            stream = self._streams.pop(sequence)
+            self._call(stream.loop, stream.fail, error)
+
+    def _call(self, loop: asyncio.AbstractEventLoop, function: Callable[..., None], argument: object) -> None:
+        try:
+            loop.call_soon_threadsafe(function, argument)
+        except RuntimeError:  # that loop is closed: its consumers are gone and nobody will close their iterators
+            for sequence in [sequence for sequence, stream in self._streams.items() if stream.loop is loop]:
+                del self._streams[sequence]
+                self._scheduler.abort(sequence)
+
+
+def _push_all(items: list[tuple[Stream, int, int, FinishReason | None]]) -> None:
+    for stream, token, cached, finish in items:
+        stream.push(token, cached, finish)

@@ -1,0 +1,70 @@
+"""One request's state inside the engine: its tokens, how far they are computed, the pages that hold their K/V."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from senryu.engine.interface import FinishReason, TokenRequest
+
+if TYPE_CHECKING:
+    from senryu.engine.prefix import Node
+
+SEED_MASK = (1 << 64) - 1
+
+
+class Sequence:
+    """Tokens [0, computed) have K/V in `pages`; [computed, length) are known and wanted; the rest is still to be sampled.
+
+    A sequence whose `length - computed` is 1 decodes, more than 1 prefills: there is no other difference between the two.
+    Pages [0, depth) are in the prefix tree (`node` is the last of them) and may be shared; [depth, held) are its own.
+    """
+
+    __slots__ = (
+        "cached", "computed", "depth", "finish", "held", "length", "need", "node", "page_size", "pages", "prompt", "salt",
+        "sampling", "seed", "stop_ids", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, request: TokenRequest, page_size: int) -> None:
+        """Raises ValueError for an empty prompt, `max_tokens` < 1 or sampling parameters out of range."""
+        sampling = request.sampling
+        if not request.ids:
+            raise ValueError("the prompt is empty: at least one token id is needed")
+        if request.max_tokens < 1:
+            raise ValueError(f"max_tokens is {request.max_tokens}: at least 1 is needed")
+        if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1 and sampling.top_k >= 0):
+            raise ValueError(f"sampling out of range (temperature >= 0, 0 < top_p <= 1, top_k >= 0): {sampling}")
+        self.prompt = len(request.ids)
+        self.tokens = np.empty(self.prompt + request.max_tokens, np.int32)
+        self.tokens[: self.prompt] = request.ids
+        self.salt = request.salt
+        self.page_size = page_size
+        self.sampling = sampling
+        self.seed = sampling.seed & SEED_MASK
+        self.stop_ids = request.stop_ids
+        self.length = self.prompt
+        self.computed = 0
+        self.cached = 0  # prompt tokens taken from the prefix tree instead of being computed
+        # The last sampled token is never fed back, so its K/V needs no room.
+        self.need = -(-(len(self.tokens) - 1) // page_size)
+        self.pages = np.zeros(self.need, np.int32)
+        self.held = 0
+        self.node: Node | None = None
+        self.depth = 0
+        self.finish: FinishReason | None = None
+
+    def append(self, token: int) -> None:
+        """Take the sampled token that follows the known ones; sets `finish` when it is the last."""
+        self.tokens[self.length] = token
+        self.length += 1
+        if token in self.stop_ids:
+            self.finish = "stop"
+        elif self.length == len(self.tokens):
+            self.finish = "length"
+
+    def key(self, page: int) -> bytes:
+        """The name of a full page in the prefix tree, under the page before it: its token ids, after the salt on page 0."""
+        start = page * self.page_size
+        ids = self.tokens[start : start + self.page_size].tobytes()
+        return ids if page else self.salt + ids  # the ids' part has a fixed length: salt + ids cannot be read two ways

@@ -1,0 +1,100 @@
+"""From a plan to a program's step: fills the batch's arrays, and chooses how many rows a step may carry by the clock."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from senryu.engine.scheduler import Plan
+from senryu.kernels.batch import Batch
+from senryu.model.spec import ModelSpec
+
+
+class Runner(Protocol):
+    """What the engine drives: `model.program.Program`, or a fake. `step` returns int32 [sampled] and releases the GIL."""
+
+    spec: ModelSpec
+    page_size: int
+    pages: int
+    max_rows: int
+    max_sequences: int
+
+    def step(self, batch: Batch) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+class BatchFiller:
+    """Arrays for the largest batch, reused by every step: a batch is views of them and is valid until the next `fill`."""
+
+    def __init__(self, *, max_rows: int, max_sequences: int, max_pages: int) -> None:
+        self._tokens = np.zeros(max_rows, np.int32)
+        self._positions = np.zeros(max_rows, np.int32)
+        self._row_start = np.zeros(max_sequences + 1, np.int32)
+        self._page_table = np.zeros((max_sequences, max_pages), np.int32)
+        self._sample_rows = np.zeros(max_sequences, np.int32)
+        self._temperature = np.zeros(max_sequences, np.float32)
+        self._top_p = np.zeros(max_sequences, np.float32)
+        self._top_k = np.zeros(max_sequences, np.int32)
+        self._seeds = np.zeros(max_sequences, np.uint64)
+        self._count = np.arange(max_rows, dtype=np.int32)
+
+    def fill(self, plan: Plan) -> Batch:
+        """The batch of `plan`: rows in the plan's order, the last row of every sequence that catches up is sampled."""
+        row = sampled = 0
+        for i, (sequence, rows) in enumerate(zip(plan.sequences, plan.rows)):
+            start, end = sequence.computed, sequence.computed + rows
+            self._row_start[i] = row
+            if rows == 1:
+                self._tokens[row] = sequence.tokens[start]
+                self._positions[row] = start
+            else:
+                self._tokens[row : row + rows] = sequence.tokens[start:end]
+                np.add(self._count[:rows], start, out=self._positions[row : row + rows])
+            self._page_table[i, : sequence.held] = sequence.pages[: sequence.held]
+            row += rows
+            if end == sequence.length:
+                self._sample_rows[sampled] = row - 1
+                self._temperature[sampled] = sequence.sampling.temperature
+                self._top_p[sampled] = sequence.sampling.top_p
+                self._top_k[sampled] = sequence.sampling.top_k
+                self._seeds[sampled] = sequence.seed
+                sampled += 1
+        n = len(plan.sequences)
+        self._row_start[n] = row
+        return Batch(
+            tokens=self._tokens[:row],
+            positions=self._positions[:row],
+            row_start=self._row_start[: n + 1],
+            page_table=self._page_table[:n],
+            sample_rows=self._sample_rows[:sampled],
+            temperature=self._temperature[:sampled],
+            top_p=self._top_p[:sampled],
+            top_k=self._top_k[:sampled],
+            seeds=self._seeds[:sampled],
+        )
+
+
+class Pace:
+    """How many prefill rows a step may carry so that it takes about `seconds`, learned from the steps that were full.
+
+    Results do not depend on it: a row's values are the same however a prompt is cut.
+    """
+
+    LEAST = 32  # below about 20 rows a step costs what its weights cost to read, so fewer rows would save no time
+    ALONE = 3.0  # a request that nobody shares the engine with gets longer steps
+
+    def __init__(self, seconds: float, max_rows: int) -> None:
+        self._seconds = seconds
+        self._max_rows = max_rows
+        self._rate = 2 * self.LEAST / seconds  # rows per second; starts low, since one slow step cannot be taken back
+
+    def rows(self, *, alone: bool) -> int:
+        """The prefill rows that the next step may carry."""
+        seconds = self._seconds * (self.ALONE if alone else 1.0)
+        return min(max(int(self._rate * seconds), self.LEAST), self._max_rows)
+
+    def measure(self, rows: int, seconds: float) -> None:
+        """A step full of prefill rows took so long. Slower is believed at once, faster is approached by doubling."""
+        self._rate = min(rows / max(seconds, 1e-6), 2 * self._rate)
