@@ -1,0 +1,105 @@
+"""What happens to every request before and after its route: request id, key, web origins, the error envelope. Pure ASGI."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from senryu.api.lifetime import CallerGone, Drain
+from senryu.api.server import is_loopback
+from senryu.api.wire import envelope, json_response, new_id
+from senryu.errors import SenryuError
+
+logger = logging.getLogger("senryu.api")
+OPEN_PATHS = frozenset({"/health"})
+
+
+class Edge:
+    """Wraps the routes."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None, drain: Drain) -> None:
+        self.app = app
+        self.key = api_key.encode() if api_key else None
+        self.drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = new_id("req_")
+        scope.setdefault("state", {})["request_id"] = request_id
+        headers = Headers(scope=scope)
+        extra = [(b"request-id", request_id.encode()), *_cors(headers)]
+        started = False
+
+        async def send_with(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        try:
+            self._check_origin(headers)
+            if scope["method"] == "OPTIONS":
+                response: Response = Response(status_code=204)
+            else:
+                self._admit(scope, headers)
+                await self.app(scope, receive, send_with)
+                return
+        except CallerGone:
+            return
+        except SenryuError as error:
+            response = json_response(envelope(error, request_id), error.status)
+        except Exception:
+            logger.exception("%s failed", request_id)
+            if started:
+                raise
+            response = json_response(envelope(SenryuError("internal"), request_id), 500)
+        await response(scope, receive, send_with)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Raises SenryuError unless the caller's key is right and the server is not stopping."""
+        if scope["path"] in OPEN_PATHS:
+            return
+        if self.key is not None:
+            sent = _sent_key(headers)
+            if not sent:
+                raise SenryuError("key_missing")
+            if not hmac.compare_digest(sent.encode(), self.key):
+                raise SenryuError("key_wrong")
+        if self.drain.begun:
+            raise SenryuError("overloaded")
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Without a key, only pages of this machine may call: a web page elsewhere must not use the visitor's server."""
+        origin = headers.get("origin")
+        if self.key is None and origin and not is_loopback(urlsplit(origin).hostname or ""):
+            raise SenryuError("origin", origin=origin[:128])
+
+
+def _sent_key(headers: Headers) -> str:
+    """x-api-key wins over a bearer token."""
+    if key := headers.get("x-api-key"):
+        return key
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Headers for browsers; which origins may call at all is decided elsewhere."""
+    if "origin" not in headers:
+        return []
+    asked = headers.get("access-control-request-headers", "*")
+    return [
+        (b"access-control-allow-origin", b"*"),
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
+        (b"access-control-expose-headers", b"request-id, retry-after"),
+        (b"access-control-max-age", b"3600"),
+    ]

@@ -1,0 +1,64 @@
+"""POST /v1/messages and /v1/messages/count_tokens: translates bodies to turns and events to answers, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from senryu.api.body import parse_body, read_body
+from senryu.api.lifetime import Drain, while_wanted
+from senryu.api.parse import Parser
+from senryu.api.sse import EventStream
+from senryu.api.wire import api_version, full_usage, json_response, new_message
+from senryu.config import Settings
+from senryu.service.turn import Service
+from senryu.types import Event, Finished, Started, TextDelta
+
+
+class Messages:
+    """The two endpoints, over one service."""
+
+    def __init__(self, service: Service, settings: Settings, drain: Drain) -> None:
+        self.service, self.drain = service, drain
+        self.stall_timeout = settings.stall_timeout_s
+
+    async def create(self, request: Request) -> Response | EventStream:
+        """The answer as a Message, or as a stream of events."""
+        parser = Parser(api_version(request), self.service.registry.canonical)
+        asked = await parse_body(await read_body(request, self.stall_timeout), parser.create)
+        events = self.service.run(asked.turn)
+        if not asked.stream:
+            return json_response(await while_wanted(_collect(events), request.receive, self.drain))
+        started = await while_wanted(anext(events), request.receive, self.drain)
+        assert isinstance(started, Started)
+        return EventStream(started, events, self.drain, request.state.request_id, self.stall_timeout)
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Tokens of the prompt, counted by the path that an answer takes."""
+        parser = Parser(api_version(request), self.service.registry.canonical)
+        turn = await parse_body(await read_body(request, self.stall_timeout), parser.count)
+        count = await while_wanted(self.service.count_tokens(turn), request.receive, self.drain)
+        return json_response({"input_tokens": count})
+
+
+async def _collect(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
+    """All events of a turn as one Message."""
+    message: dict[str, Any] = {}
+    pieces: list[str] = []
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case Started():
+                    message = new_message(event)
+                case TextDelta():
+                    pieces.append(event.text)
+                case Finished():
+                    message["content"] = [{"type": "text", "text": "".join(pieces)}] if pieces else []
+                    message["stop_reason"] = event.stop_reason
+                    message["stop_sequence"] = event.stop_sequence
+                    message["usage"] = full_usage(event.usage)
+    return message

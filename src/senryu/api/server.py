@@ -1,0 +1,98 @@
+"""Listening, and stopping well: the first SIGTERM lets running answers finish, the second ends them with an error event."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from senryu.api.lifetime import Drain
+from senryu.config import Settings
+from senryu.errors import SenryuError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(settings: Settings) -> None:
+    """Raises SenryuError("open_bind") when anyone could call without a key."""
+    if settings.api_key is None and not is_loopback(settings.host):
+        raise SenryuError("open_bind", host=settings.host)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SenryuError("port_taken")."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise SenryuError("port_taken", host=host, port=port, why=error.strerror or error) from error
+    return sock
+
+
+class DrainServer(uvicorn.Server):
+    """uvicorn with our own signals: begin the drain, then cut it, then leave at once."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain, ready: Callable[[str], None] | None = None) -> None:
+        """ready: called with the base URL as soon as requests are accepted."""
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            loop="asyncio" if sys.platform == "win32" else "uvloop",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,  # longer than the SDKs keep idle connections, so that they close first
+            timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        )
+        super().__init__(config)
+        self.drain, self.ready = drain, ready
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.ready is not None and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self.ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self.drain.begin()
+            self.should_exit = True
+        elif not self.drain.cut.is_set() and self.loop is not None:
+            self.loop.call_soon_threadsafe(self.drain.cut.set)
+        else:
+            self.force_exit = True
+
+    def run_until_stopped(self, sock: socket.socket, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Serve on `sock` until told to stop; `close` runs on the same loop when the last answer is out."""
+
+        async def main() -> None:
+            try:
+                await self.serve(sockets=[sock])
+            finally:
+                await close()
+
+        with closing(sock), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(main())

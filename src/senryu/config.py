@@ -1,0 +1,115 @@
+"""Settings: the only place that reads the environment or a configuration file.
+
+Precedence: what the caller passes (flags) > environment > SENRYU_HOME/config.toml > defaults.
+Environment: SENRYU_HOME (where all state lives, default ~/.senryu) and SENRYU_API_KEY, nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from senryu.errors import SenryuError
+
+
+def usable_threads() -> int:
+    """CPU threads that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that can be set. Every field but `home` is a key of config.toml."""
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 8484
+    api_key: str | None = None
+    """Callers must send it when set; without one only loopback callers are served."""
+    threads: int = 0
+    """Threads of the engine; 0 is every usable core."""
+    kernels: str = "auto"
+    """auto, avx512, numpy or fp32."""
+    kv_cache_gb: float = 0.0
+    """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
+    max_sequences: int = 64
+    """Requests that generate together; more wait in the queue."""
+    max_requests: int = 1024
+    """Requests in flight, waiting ones included; more are answered 529."""
+    stall_timeout_s: float = 60.0
+    """A caller that neither sends nor takes anything for so long is dropped, so that its pages are freed."""
+    drain_timeout_s: float = 600.0
+    """How long a stop waits for answers that are still being written."""
+
+    @property
+    def kernel_cache(self) -> Path:
+        """Where compiled kernels are kept."""
+        return self.home / "cache" / "kernels"
+
+
+_WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "host": (str, "a string"),
+    "port": (int, "a whole number"),
+    "api_key": (str, "a string"),
+    "threads": (int, "a whole number"),
+    "kernels": (str, "a string"),
+    "kv_cache_gb": ((int, float), "a number"),
+    "max_sequences": (int, "a whole number"),
+    "max_requests": (int, "a whole number"),
+    "stall_timeout_s": ((int, float), "a number"),
+    "drain_timeout_s": ((int, float), "a number"),
+}
+_LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """The settings in force. `flags` that are None were not given.
+
+    Raises SenryuError for a file that cannot be read, an unknown key, or a value of the wrong kind.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("SENRYU_HOME") or Path.home() / ".senryu").expanduser()
+    values = _read_file(home / "config.toml")
+    if environ.get("SENRYU_API_KEY"):
+        values["api_key"] = environ["SENRYU_API_KEY"]
+    values.update({key: value for key, value in flags.items() if value is not None})
+    for key in values:
+        _check(key, values[key], "settings")
+    values["api_key"] = values.get("api_key") or None
+    values["threads"] = values.get("threads") or usable_threads()
+    return Settings(home=home, **values)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; none where there is no file."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SenryuError("config_unreadable", path=path, why=error) from error
+    for key, value in values.items():
+        _check(key, value, str(path))
+    return values
+
+
+def _check(key: str, value: object, path: str) -> None:
+    known = [field.name for field in fields(Settings) if field.name != "home"]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else f" Known settings: {', '.join(known)}."
+        raise SenryuError("config_key", path=path, key=key, hint=hint)
+    kind, wanted = _WANTED[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
+    if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
+        raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
+    if key == "kernels" and value not in (paths := ("auto", "avx512", "numpy", "fp32")):
+        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(paths), value=value)

@@ -1,0 +1,134 @@
+"""One table: error code -> HTTP status -> type -> wording. Exceptions carry a code; every wire shape renders them its own way.
+
+Wordings that clients match on are quoted from the Claude Messages API; the rest say what, why and what to do.
+
+    SenryuError(code, **values)
+    status 4xx, 5xx   a request was refused; `type` is the error type of the Messages API
+    status 0          a start was refused (a command line or a configuration); never sent over HTTP
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one code is answered. `wording` is a format string over the exception's values."""
+
+    status: int
+    type: str
+    wording: str
+
+
+def _invalid(wording: str) -> Rule:
+    return Rule(400, "invalid_request_error", wording)
+
+
+def _start(wording: str) -> Rule:
+    return Rule(0, "start_error", wording)
+
+
+ERRORS: dict[str, Rule] = {
+    # the body as bytes
+    "bad_json": _invalid("The request body is not valid JSON: {why}"),
+    "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),
+    # the shape of a field
+    "required": _invalid("{path}: Field required"),
+    "extra": _invalid("{path}: Extra inputs are not permitted"),
+    "not_object": _invalid("{path}: Input should be a valid dictionary"),
+    "not_list": _invalid("{path}: Input should be a valid list"),
+    "not_string": _invalid("{path}: Input should be a valid string"),
+    "not_integer": _invalid("{path}: Input should be a valid integer"),
+    "not_whole": _invalid("{path}: Input should be a valid integer, got a number with a fractional part"),
+    "not_number": _invalid("{path}: Input should be a valid number"),
+    "not_boolean": _invalid("{path}: Input should be a valid boolean"),
+    "not_choice": _invalid("{path}: Input should be {choices}"),
+    "not_tag": _invalid("{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags: {tags}"),
+    "too_short": _invalid("{path}: String should have at least {low} character{s}"),
+    "too_long": _invalid("{path}: String should have at most {high} characters"),
+    "too_many": _invalid("{path}: List should have at most {high} items after validation, not {count}"),
+    "below": _invalid("{path}: Input should be greater than or equal to {low}"),
+    "above": _invalid("{path}: Input should be less than or equal to {high}"),
+    "range": _invalid("{path}: range: {low}..{high}"),
+    # the meaning of a request
+    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
+    "max_tokens_high": _invalid(
+        "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
+    ),
+    "no_messages": _invalid("messages: at least one message is required"),
+    "system_role": _invalid(
+        'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, '
+        'not "system" as an input message role.'
+    ),
+    "empty_message": _invalid(
+        "messages.{index}: all messages must have non-empty content except for the optional final assistant message"
+    ),
+    "empty_text": _invalid("{where}: text content blocks must be non-empty"),
+    "blank_text": _invalid("{where}: text content blocks must contain non-whitespace text"),
+    "trailing_space": _invalid("messages: final assistant content cannot end with trailing whitespace"),
+    "blank_stop": _invalid("stop_sequences: each stop sequence must contain non-whitespace"),
+    "long_stops": _invalid("stop_sequences: {count} characters in all > {cap}, which is the most that this server watches for"),
+    "prompt_too_long": _invalid("prompt is too long: {count} tokens > {context} maximum"),
+    "context_exceeded": _invalid(
+        "input length and `max_tokens` exceed context limit: {count} + {asked} > {context}, "
+        "decrease input length or `max_tokens` and try again"
+    ),
+    "no_images": _invalid("'{model}' does not support image input."),
+    "no_thinking": _invalid("'{model}' does not support thinking."),
+    "choice_without_tools": _invalid("tool_choice may only be specified while providing tools."),
+    "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
+    "many_breakpoints": _invalid("A maximum of 4 blocks with cache_control may be provided. Found {count}."),
+    "empty_breakpoint": _invalid("{path}: cache_control cannot be set for empty text blocks"),
+    "ttl_order": _invalid(
+        "{path}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
+        "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
+    ),
+    "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # headers and addresses
+    "version_missing": _invalid("anthropic-version: header is required"),
+    "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
+    "key_missing": Rule(401, "authentication_error", "x-api-key header is required"),
+    "key_wrong": Rule(401, "authentication_error", "invalid x-api-key"),
+    "origin": Rule(
+        403,
+        "permission_error",
+        "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
+    ),
+    "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
+    "bad_cursor": _invalid("{path}: no model has this id"),
+    # the server
+    "overloaded": Rule(529, "overloaded_error", "Overloaded"),
+    "internal": Rule(500, "api_error", "Internal server error"),
+    # a start that is refused
+    "open_bind": _start(
+        "will not listen on {host} without an API key: anyone who reaches this machine could use it. "
+        "Add --api-key KEY (or set SENRYU_API_KEY), or listen on 127.0.0.1."
+    ),
+    "port_taken": _start("cannot listen on {host}:{port}: {why}. Stop what uses the port, or add --port 0 to take a free one."),
+    "config_unreadable": _start("cannot read {path}: {why}. Correct the file or remove it."),
+    "config_key": _start("{path}: unknown setting `{key}`.{hint}"),
+    "config_value": _start("{path}: `{key}` should be {wanted}, got {value!r}."),
+    "model_unusable": _start("cannot load {ref}: {why}"),
+    "no_memory": _start(
+        "{name} does not fit: {need} of K/V cache for {tokens} tokens are the least, and {free} of memory are free. "
+        "Close other programs, set kv_cache_gb in {config}, or take a smaller model."
+    ),
+}
+
+
+class SenryuError(Exception):
+    """A refusal that its reader can act on. `code` is a row of ERRORS; `values` fill its wording."""
+
+    def __init__(self, code: str, **values: object) -> None:
+        rule = ERRORS[code]
+        super().__init__(rule.wording.format(**values))
+        self.code = code
+        self.status = rule.status
+        self.type = rule.type
+
+    @property
+    def message(self) -> str:
+        """The wording, filled in."""
+        return str(self)

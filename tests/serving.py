@@ -1,0 +1,91 @@
+"""What tests of the service and the API share: a model that is only a script, and servers of it on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+import senryu.models
+from senryu.api.app import create_app
+from senryu.api.lifetime import Drain
+from senryu.api.server import DrainServer, listen
+from senryu.config import Settings
+from senryu.engine.fake import FakeEngine
+from senryu.engine.interface import TokenRequest
+from senryu.model.template import ChatTemplate
+from senryu.model.tokenizer import Tokenizer
+from senryu.service.limits import Limits
+from senryu.service.registry import NANO, LoadedModel, Registry
+
+TEMPLATE = Path(senryu.models.__path__[0]) / "nano" / "chat_template.jinja"
+SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tools|>", "<|call|>", "<|result|>"]
+END = SPECIALS.index("<|end|>")
+Reply = Callable[[TokenRequest], Sequence[int]]
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {text: id for id, text in enumerate([*SPECIALS, *letters])}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(SPECIALS)
+    return Tokenizer(backend, [END])
+
+
+TOKENIZER = byte_tokenizer()
+
+
+def says(text: str) -> Reply:
+    """The model answers `text` and ends."""
+    ids = [*TOKENIZER.encode(text), END]
+    return lambda request: ids
+
+
+def scripted_model(
+    reply: Reply | None = None, *, limits: Limits | None = None, name: str = NANO, **options: object
+) -> LoadedModel:
+    """A model that answers by `reply`; without one it invents text and never ends by itself. `options` are FakeEngine's."""
+    engine = FakeEngine(reply, tokens=range(len(SPECIALS), len(SPECIALS) + 256), **options)  # type: ignore[arg-type]
+    template = ChatTemplate(TEMPLATE.read_text(), TOKENIZER.special_tokens)
+    created = datetime(2026, 11, 22, tzinfo=UTC)
+    return LoadedModel(name, engine, TOKENIZER, template, engine.program.spec, limits or Limits(), created)
+
+
+def idle(model: LoadedModel) -> bool:
+    """No request holds a page."""
+    stats = model.engine.stats()
+    return stats.queued == stats.running == stats.pages_live == 0
+
+
+@contextlib.contextmanager
+def serving(model: LoadedModel, **settings: object) -> Iterator[str]:
+    """A real server of `model` on a free loopback port; the base URL."""
+    chosen = replace(Settings(home=Path("unused"), port=0), **settings)  # type: ignore[arg-type]
+    drain, urls = Drain(), queue.Queue[str]()
+    registry = Registry([model])
+    server = DrainServer(create_app(registry, chosen, drain), chosen, drain, urls.put)
+    thread = threading.Thread(target=server.run_until_stopped, args=(listen(chosen.host, 0), registry.close))
+    thread.start()
+    try:
+        yield urls.get(timeout=10)
+    finally:
+        server.handle_exit(0, None)
+        server.handle_exit(0, None)
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def run(coroutine: object) -> object:
+    """`asyncio.run`, typed loosely."""
+    return asyncio.run(coroutine)  # type: ignore[arg-type]
