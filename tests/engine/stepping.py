@@ -52,7 +52,8 @@ def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"") -> TokenRequest:
 
 def solo(wanted: TokenRequest, **options) -> list[int]:
     """What a request answers alone on a fresh pool, its prompt computed in one step."""
-    bench = Bench(FakeProgram(max_rows=len(wanted.ids) + 1, **options))
+    pages = (len(wanted.ids) + wanted.max_tokens) // FakeProgram.page_size + 1
+    bench = Bench(FakeProgram(pages=pages, max_rows=len(wanted.ids) + 1, **options))
     sequence = bench.add(wanted)
     bench.finish(len(wanted.ids))
     return bench.outputs[sequence]

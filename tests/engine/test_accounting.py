@@ -63,5 +63,5 @@ class Mix(RuleBasedStateMachine):
             assert tokens == (expected if sequence.finish else expected[: len(tokens)])
 
 
-Mix.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
 TestMix = Mix.TestCase
+TestMix.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))

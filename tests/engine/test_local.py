@@ -140,9 +140,10 @@ async def test_an_iterator_that_is_never_asked_costs_nothing() -> None:
 async def test_requests_that_can_never_run() -> None:
     async with engine(max_context=100) as made:
         assert made.max_context == 100
-        for bad in (request(range(70, 140), 31), request([], 1), request([4096]), request([-1]), request([70], 0)):
+        foreign = [request([token]) for token in (4096, -1, 1 << 40)]
+        for bad in (*foreign, request(range(70, 140), 31), request([], 1), request([70], 0)):
             with pytest.raises(ValueError, match=r"tokens|id"):
-                await collect(made, bad)
+                made.generate(bad)
         tokens, _ = await collect(made, request(range(70, 140), 30))
         assert len(tokens) == 30
 

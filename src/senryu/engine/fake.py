@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Ids
 
 import numpy as np
@@ -98,7 +98,7 @@ class FakeEngine(LocalEngine):
         self._reply = reply
         super().__init__(self.program, max_context=max_context, step_seconds=step_seconds, check=check)
 
-    def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
+    def generate(self, request: TokenRequest) -> AsyncGenerator[TokenEvent, None]:
         """See `Engine.generate`."""
         if self._reply is not None:
             self.program.script(request.ids, self._reply(request))

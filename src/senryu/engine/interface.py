@@ -39,9 +39,10 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """New tokens in order. The last event of a request, and only that one, has `finish`.
+    """New tokens in order, at least one. The last event of a request, and only that one, has `finish`.
 
-    `cached` is how many prompt tokens came from the prefix cache; known from the first event on.
+    Tokens that were sampled while the consumer was busy come together in one event. `cached` is how many prompt tokens
+    came from the prefix cache; known from the first event on.
     """
 
     tokens: tuple[int, ...]
@@ -73,10 +74,11 @@ class Engine(Protocol):
         """Most tokens (prompt + output) that one request may hold here."""
 
     def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
-        """Run one request. Closing the iterator early aborts it and frees its pages.
+        """Run one request. Closing the iterator early, or cancelling who waits for it, aborts it and frees its pages.
 
-        Raises ValueError before any event when the request can never run (empty, or longer than `max_context`),
-        and EngineClosed after `close`.
+        Raises ValueError at the call when the request can never run: empty, longer than `max_context`, a token id
+        outside the vocabulary, sampling out of range. While iterating: EngineClosed after `close`, RuntimeError when
+        the step that carried this request failed (the engine lives on).
         """
 
     def stats(self) -> EngineStats:

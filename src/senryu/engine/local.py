@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from senryu.engine.interface import EngineStats, TokenEvent, TokenRequest
 from senryu.engine.loop import EngineLoop, Stream
@@ -13,7 +13,7 @@ from senryu.engine.step import Runner
 
 
 class LocalEngine:
-    """Owns `runner` from now on: `close` closes it."""
+    """Owns `runner` from now on: `close` closes it, and so does a defect that ends the engine's thread."""
 
     def __init__(
         self, runner: Runner, *, max_context: int | None = None, step_seconds: float = 0.08, check: bool = False
@@ -26,7 +26,8 @@ class LocalEngine:
         """
         room = min(runner.spec.max_position, runner.pages * runner.page_size)
         self._max_context = room if max_context is None else min(max_context, room)
-        self._runner = runner
+        self._vocab = runner.spec.vocab
+        self._page_size = runner.page_size
         scheduler = Scheduler(
             pages=runner.pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
         )
@@ -37,7 +38,7 @@ class LocalEngine:
     def max_context(self) -> int:
         return self._max_context
 
-    def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
+    def generate(self, request: TokenRequest) -> AsyncGenerator[TokenEvent, None]:
         """See `Engine.generate`. The request enters the queue when the iterator is first asked for an event."""
         wanted = len(request.ids) + request.max_tokens
         if wanted > self._max_context:
@@ -45,12 +46,13 @@ class LocalEngine:
                 f"prompt ({len(request.ids)}) + max_tokens ({request.max_tokens}) = {wanted} tokens, "
                 f"but a request may hold {self._max_context} here"
             )
-        vocab = self._runner.spec.vocab
-        if request.ids and not 0 <= min(request.ids) <= max(request.ids) < vocab:
-            raise ValueError(f"a token id is outside the vocabulary of {vocab}")
-        return self._events(Sequence(request, self._runner.page_size))
+        sequence = Sequence(request, self._page_size)
+        ids = sequence.tokens[: sequence.prompt]
+        if ids.min() < 0 or ids.max() >= self._vocab:
+            raise ValueError(f"a token id is outside the vocabulary of {self._vocab}")
+        return self._events(sequence)
 
-    async def _events(self, sequence: Sequence) -> AsyncIterator[TokenEvent]:
+    async def _events(self, sequence: Sequence) -> AsyncGenerator[TokenEvent, None]:
         stream = Stream()
         self._loop.add(sequence, stream)
         try:
@@ -67,5 +69,5 @@ class LocalEngine:
         return self._loop.stats
 
     async def close(self) -> None:
+        """See `Engine.close`. Waits for the step that runs; closing twice is fine."""
         await asyncio.to_thread(self._loop.close)
-        self._runner.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -20,6 +21,10 @@ from senryu.engine.sequence import Sequence
 from senryu.engine.step import BatchFiller, Pace, Runner
 
 log = logging.getLogger("senryu.engine")
+
+# After a step the thread needs the interpreter back to start the next one. While asyncio is busy with Python code it gets
+# it after Python's switch interval; 5 ms by default is many steps of a small model (LAB.md has the measurement).
+SWITCH_INTERVAL = 0.0005
 
 
 class Stream:
@@ -57,7 +62,7 @@ class Stream:
 
 
 class EngineLoop:
-    """Runs `scheduler` over `runner` on its own thread until `close`."""
+    """Runs `scheduler` over `runner` on its own thread until `close`, then closes `runner`."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, *, max_pages: int, step_seconds: float, check: bool) -> None:
         """step_seconds: what a step should take while requests share the engine. check: verify all pages after each step."""
@@ -72,6 +77,7 @@ class EngineLoop:
         self._closed: EngineClosed | None = None  # why nothing is taken any more
         self._gate = threading.Lock()  # between the last look into the inbox and who still wants to put something there
         self.stats: EngineStats = scheduler.stats()  # replaced as a whole after each step: any thread may read it
+        sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._main, name="senryu-engine", daemon=True)
         self._thread.start()
 
@@ -129,6 +135,7 @@ class EngineLoop:
         self._scheduler.clear()
         self.stats = self._scheduler.stats()
         self._fail(list(self._streams), reason)
+        self._runner.close()
 
     def _receive(self) -> None:
         """Take in what has arrived; sleep for it when there is nothing to do."""

@@ -27,17 +27,20 @@ class Sequence:
     )  # fmt: skip
 
     def __init__(self, request: TokenRequest, page_size: int) -> None:
-        """Raises ValueError for an empty prompt, `max_tokens` < 1 or sampling parameters out of range."""
+        """Raises ValueError for an empty prompt, ids beyond int32, `max_tokens` < 1 or sampling parameters out of range."""
         sampling = request.sampling
         if not request.ids:
             raise ValueError("the prompt is empty: at least one token id is needed")
         if request.max_tokens < 1:
             raise ValueError(f"max_tokens is {request.max_tokens}: at least 1 is needed")
-        if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1 and sampling.top_k >= 0):
-            raise ValueError(f"sampling out of range (temperature >= 0, 0 < top_p <= 1, top_k >= 0): {sampling}")
+        if not (sampling.temperature >= 0 and 0 <= sampling.top_p <= 1 and sampling.top_k >= 0):
+            raise ValueError(f"sampling out of range (temperature >= 0, 0 <= top_p <= 1, top_k >= 0): {sampling}")
         self.prompt = len(request.ids)
         self.tokens = np.empty(self.prompt + request.max_tokens, np.int32)
-        self.tokens[: self.prompt] = request.ids
+        try:
+            self.tokens[: self.prompt] = request.ids
+        except OverflowError as error:
+            raise ValueError(f"a token id is no 32-bit number: {error}") from error
         self.salt = request.salt
         self.page_size = page_size
         self.sampling = sampling
