@@ -1,0 +1,52 @@
+"""Settings: where they come from, in which order, and how a mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from senryu.config import Settings, load_settings
+from senryu.errors import SenryuError
+
+
+def write(home: Path, text: str) -> dict[str, str]:
+    (home / "config.toml").write_text(text)
+    return {"SENRYU_HOME": str(home)}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load_settings({"SENRYU_HOME": str(tmp_path)})
+    assert settings == Settings(home=tmp_path, threads=settings.threads)
+    assert settings.threads >= 1
+    assert settings.kernel_cache == tmp_path / "cache" / "kernels"
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    environ = write(tmp_path, 'api_key = "file"\nport = 1\nkv_cache_gb = 2\n')
+    assert load_settings(environ).api_key == "file"
+    environ["SENRYU_API_KEY"] = "environment"
+    assert load_settings(environ, port=None).api_key == "environment"
+    settings = load_settings(environ, api_key="flag", port=2)
+    assert (settings.api_key, settings.port, settings.kv_cache_gb) == ("flag", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot = 1", "unknown setting `prot`. Did you mean `port`?"),
+        ("zzz = 1", "Known settings: host, port,"),
+        ('port = "1"', "`port` should be a whole number, got '1'"),
+        ("port = true", "`port` should be a whole number"),
+        ("max_requests = 0", "`max_requests` should be 1 or more"),
+        ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
+        ('kernels = "cuda"', "`kernels` should be auto or avx512 or numpy or fp32"),
+        ("port = ", "cannot read"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(SenryuError) as caught:
+        load_settings(write(tmp_path, text))
+    assert named in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert caught.value.status == 0
