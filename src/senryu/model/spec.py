@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Family = Literal["cohere2", "llama", "mistral", "qwen2", "qwen3"]
 
@@ -180,7 +180,7 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
     if head_dim % 2:
         raise ModelError(f"head_dim {head_dim} is odd: rotary positions turn pairs of numbers.")
 
-    cohere, bias = family == "cohere2", bool(config.get("attention_bias"))
+    cohere, bias = family == "cohere2", _typed(config, "attention_bias", bool, False)
     theta, scaling = _read_rope(config)
     vocab = _size(config, "vocab_size")
     return ModelSpec(
@@ -199,8 +199,8 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         qk_norm=family == "qwen3",
         qkv_bias=bias or family == "qwen2",
         o_bias=bias and family != "qwen2",
-        mlp_bias=bool(config.get("mlp_bias")),
-        tied_head=bool(config.get("tie_word_embeddings")),
+        mlp_bias=_typed(config, "mlp_bias", bool, False),
+        tied_head=_typed(config, "tie_word_embeddings", bool, False),
         rope_theta=theta,
         rope_interleaved=cohere,
         rope_scaling=scaling,
@@ -216,7 +216,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}: it is not a complete Hugging Face model directory.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}). Download it again.") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}, not a JSON object. Download it again.")
@@ -233,14 +233,14 @@ def _refuse_unsupported(family: str, config: dict[str, Any]) -> None:
 def _read_layers(family: str, config: dict[str, Any]) -> tuple[LayerSpec, ...]:
     """Window and RoPE of each layer: from `layer_types` if given, else by the family's rule."""
     count, window = _size(config, "num_hidden_layers"), config.get("sliding_window")
-    if family in ("qwen2", "qwen3") and not config.get("use_sliding_window", False):
+    if family in ("qwen2", "qwen3") and not _typed(config, "use_sliding_window", bool, False):
         window = None
     if window is not None:
         window = _size(config, "sliding_window")
-    types = config.get("layer_types") or _default_layer_types(family, config, count, window)
+    types = _typed(config, "layer_types", list, []) or _default_layer_types(family, config, count, window)
     if len(types) != count:
         raise ModelError(f"layer_types has {len(types)} entries for num_hidden_layers = {count}.")
-    unknown = sorted(set(types) - {"sliding_attention", "full_attention"})
+    unknown = [kind for kind in types if kind not in ("sliding_attention", "full_attention")]
     if unknown:
         raise ModelError(
             f"layer_types {unknown[0]!r} is not supported: only sliding_attention and full_attention are computed."
@@ -268,13 +268,14 @@ def _default_layer_types(family: str, config: dict[str, Any], count: int, window
     elif family == "llama":
         sliding = [False] * count
     else:
-        sliding = [window is not None and layer >= config["max_window_layers"] for layer in range(count)]
+        full = _typed(config, "max_window_layers", int, 0)
+        sliding = [window is not None and layer >= full for layer in range(count)]
     return ["sliding_attention" if yes else "full_attention" for yes in sliding]
 
 
 def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """Theta and scaling from `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling` (before)."""
-    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    rope = _typed(config, "rope_scaling", dict, {}) or _typed(config, "rope_parameters", dict, {})
     kind = rope.get("rope_type", rope.get("type", "default"))
     if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         raise ModelError(f"rope_type {kind!r} is not supported: only {', '.join(_ROPE_KEYS)} are computed.")
@@ -287,8 +288,9 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     if kind == "default":
         return theta, None
 
-    original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
-    original = int(original or _size(config, "max_position_embeddings"))
+    # a key beside rope_parameters wins over the one inside, as in transformers
+    lengths = {"original_max_position_embeddings": config["max_position_embeddings"]} | rope | config
+    original = _size(lengths, "original_max_position_embeddings")
     if kind == "llama3":
         low, high = _number(rope, "low_freq_factor"), _number(rope, "high_freq_factor")
         if not 0 < low < high:
@@ -302,7 +304,7 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         beta_fast=_number(rope, "beta_fast", 32.0),
         beta_slow=_number(rope, "beta_slow", 1.0),
         attention_factor=_yarn_attention_factor(rope, factor),
-        truncate=bool(rope.get("truncate", True)),
+        truncate=_typed(rope, "truncate", bool, True),
     )
 
 
@@ -317,6 +319,18 @@ def _yarn_attention_factor(rope: dict[str, Any], factor: float) -> float:
     if rope.get("mscale") and rope.get("mscale_all_dim"):
         return temperature(_number(rope, "mscale")) / temperature(_number(rope, "mscale_all_dim"))
     return temperature(1.0)
+
+
+_T = TypeVar("_T")
+
+
+def _typed(config: dict[str, Any], field: str, kind: type[_T], default: _T) -> _T:
+    value = config.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise ModelError(f"{field} = {value!r} in config.json should be a {kind.__name__}.")
+    return value
 
 
 def _size(config: dict[str, Any], field: str) -> int:

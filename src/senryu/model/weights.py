@@ -184,7 +184,7 @@ def _map_file(path: Path) -> dict[str, np.ndarray]:
         header = json.loads(content[8 : 8 + header_bytes].tobytes())
         header.pop("__metadata__", None)
         entries = {name: _entry(entry) for name, entry in header.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(f"{path} has a malformed header ({error}). Download it again.") from None
 
     data, arrays, expected = content[8 + header_bytes :], {}, 0
