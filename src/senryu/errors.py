@@ -112,8 +112,8 @@ ERRORS: dict[str, Rule] = {
     "config_value": _start("{path}: `{key}` should be {wanted}, got {value!r}."),
     "model_unusable": _start("cannot load {ref}: {why}"),
     "no_memory": _start(
-        "{name} does not fit: {need} of K/V cache for {tokens} tokens are the least, and {free} of memory are free. "
-        "Close other programs, set kv_cache_gb in {config}, or take a smaller model."
+        "{name} does not fit: its K/V cache of {tokens} tokens takes {need}, and {free} of memory are free beside the weights. "
+        "Close other programs, change kv_cache_gb in {config}, or take a smaller model."
     ),
 }
 

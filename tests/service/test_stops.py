@@ -54,7 +54,5 @@ def test_without_stops_everything_passes() -> None:
 
 
 def test_a_long_stop_and_its_beginning() -> None:
-    assert watch(["\n\nHuman:"], ["Hi\n", "\nHu", "m", "an", "\n\nHuman", ": no"]) == (
-        ["Hi", "", "", "", "\n\nHuman", ""],
-        "\n\nHuman:",
-    )
+    shown, stop = watch(["\n\nHuman:"], ["Hi\n", "\nHu", "m", "an", "\n\nHuman", ": no"])
+    assert (shown, stop) == (["Hi", "", "", "", "\n\nHuman", ""], "\n\nHuman:")

@@ -1,26 +1,36 @@
-"""The models that are loaded, and the names that they answer to."""
+"""The models that are loaded, the names that they answer to, and how a reference becomes a model in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, cast
 
+from senryu.config import Settings
 from senryu.engine.interface import Engine
+from senryu.engine.local import LocalEngine
 from senryu.errors import SenryuError
-from senryu.service.limits import Limits
+from senryu.model.hub import parameters, resolve
+from senryu.model.program import KernelPath, Program
+from senryu.model.spec import ModelError, ModelSpec, load_spec
+from senryu.model.template import ChatTemplate, load_template
+from senryu.model.tokenizer import Tokenizer, load_tokenizer
+from senryu.model.transformer import Float32Weights
+from senryu.model.weights import check, load_weights
+from senryu.service.limits import CONTEXT_TOKENS, OUTPUT_TOKENS, Limits
+from senryu.service.memory import available_memory
+from senryu.service.shapes import RandomWeights, shape_spec
 
-if TYPE_CHECKING:
-    from senryu.model.spec import ModelSpec
-    from senryu.model.template import ChatTemplate
-    from senryu.model.tokenizer import Tokenizer
+__all__ = ["LoadedModel", "Registry", "Served", "available_memory", "load_engine", "load_model"]
 
 Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
 NANO = "senryu-nano"
+LEAST_CONTEXT = 2_048  # a K/V cache for less than this is no use
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +89,90 @@ class Registry:
         """Stop every engine."""
         for model in self.models:
             await model.engine.close()
+
+
+def load_model(settings: Settings, ref: str, progress: Progress | None = None) -> LoadedModel:
+    """The model of `ref` (nano, hf:ORG/REPO, path:DIR, DIR), ready to answer.
+
+    `progress` is told of every kernel that must be compiled. Raises SenryuError when it cannot be loaded or does not fit.
+    """
+    try:
+        files = resolve(ref, settings.home)
+        spec, weights = load_spec(files.path), load_weights(files.path)
+        check(spec, weights)
+        tokenizer = load_tokenizer(files.path)
+        template = load_template(files.path, tokenizer)
+        engine = _start(settings, files.name, spec, weights, progress)
+    except (ModelError, OSError, RuntimeError) as error:
+        raise SenryuError("model_unusable", ref=ref, why=error) from error
+    context = min(CONTEXT_TOKENS, engine.max_context)
+    return LoadedModel(
+        files.name, engine, tokenizer, template, spec, Limits(context, min(OUTPUT_TOKENS, context)), _written(files.path)
+    )
+
+
+def load_engine(settings: Settings, ref: str, progress: Progress | None = None) -> tuple[ModelSpec, LocalEngine]:
+    """An engine without text: of a model's reference, or of random weights (`shape:tiny`, `shape:0.3b`, `shape:1.1b`).
+
+    Raises SenryuError as `load_model`.
+    """
+    try:
+        weights: Any
+        if ref.startswith("shape:"):
+            spec = shape_spec(ref.removeprefix("shape:"))
+            weights = RandomWeights(spec)
+        else:
+            files = resolve(ref, settings.home)
+            spec, weights = load_spec(files.path), load_weights(files.path)
+            check(spec, weights)
+        return spec, _start(settings, ref, spec, weights, progress)
+    except (ModelError, OSError, RuntimeError) as error:
+        raise SenryuError("model_unusable", ref=ref, why=error) from error
+
+
+def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weights, progress: Progress | None) -> LocalEngine:
+    program = Program(
+        spec,
+        weights,
+        pages=kv_pages(settings, name, spec, available_memory()),
+        max_sequences=settings.max_sequences,
+        threads=settings.threads or None,
+        kernels=cast(KernelPath, settings.kernels),
+        cache_dir=settings.kernel_cache,
+        progress=progress,
+    )
+    return LocalEngine(program)
+
+
+def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
+    """Pages of the K/V pool: what kv_cache_gb holds, else two full windows and one page a sequence, in half of what is free.
+
+    free: bytes of memory, the packed weights still to come. Raises SenryuError("no_memory") when that is too little.
+    """
+    page_bytes, page_tokens = Program.page_bytes(spec), Program.page_size
+    window = -(-min(CONTEXT_TOKENS, spec.max_position) // page_tokens)
+    room = max(free - parameters(spec), 0)
+    if settings.kv_cache_gb:
+        pages = int(settings.kv_cache_gb * 1e9) // page_bytes
+        fits = pages * page_bytes <= room
+    else:
+        pages = min(2 * window + settings.max_sequences, room // 2 // page_bytes)
+        fits = True
+    least = min(window, LEAST_CONTEXT // page_tokens)
+    if pages < least or not fits:
+        wanted = max(pages, least)
+        raise SenryuError(
+            "no_memory",
+            name=name,
+            need=f"{wanted * page_bytes / 1e9:.2f} GB",
+            tokens=wanted * page_tokens,
+            free=f"{room / 1e9:.2f} GB",
+            config=settings.home / "config.toml",
+        )
+    return pages
+
+
+def _written(path: Path) -> datetime:
+    """When the weights were last written."""
+    newest = max(file.stat().st_mtime for file in path.glob("*.safetensors"))
+    return datetime.fromtimestamp(int(newest), UTC)

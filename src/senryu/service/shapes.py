@@ -1,0 +1,48 @@
+"""Random models by shape, for measuring speed, which does not depend on the values of weights."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from senryu.errors import SenryuError
+from senryu.model.spec import LayerSpec, ModelSpec
+from senryu.model.weights import expected_shapes
+
+SHAPES = {  # hidden, layers, heads, kv_heads, head_dim, ffn, vocab
+    "tiny": (256, 8, 4, 1, 64, 704, 4096),
+    "0.3b": (1024, 24, 16, 4, 64, 2816, 32768),
+    "1.1b": (2048, 22, 32, 4, 64, 5632, 32000),
+}
+
+
+def shape_spec(name: str) -> ModelSpec:
+    """A Llama of a named shape. Raises SenryuError("model_unusable")."""
+    if name not in SHAPES:
+        raise SenryuError("model_unusable", ref=f"shape:{name}", why=f"there is no such shape; choose {', '.join(SHAPES)}.")
+    hidden, layers, heads, kv_heads, head_dim, ffn, vocab = SHAPES[name]
+    return ModelSpec(
+        family="llama", hidden=hidden, layers=(LayerSpec(window=None, rope=True),) * layers, heads=heads, kv_heads=kv_heads,
+        head_dim=head_dim, ffn=ffn, vocab=vocab, max_position=262_144, norm="rms", norm_eps=1e-6, parallel_block=False,
+        qk_norm=False, qkv_bias=False, o_bias=False, mlp_bias=False, tied_head=False, rope_theta=1e6, rope_interleaved=False,
+        rope_scaling=None, logit_scale=1.0, bos_id=None, eos_ids=(),
+    )  # fmt: skip
+
+
+class RandomWeights:
+    """Weights drawn when asked for, the same ones each time; vectors (norms) are ones."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.shapes = expected_shapes(spec)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
+
+    def float32(self, name: str) -> np.ndarray:
+        """The tensor of that name, float32, standard deviation 0.02."""
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return np.ones(shape, np.float32)
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        return rng.standard_normal(shape, dtype=np.float32) * np.float32(0.02)

@@ -1,0 +1,82 @@
+"""Names, memory, and a small model loaded from files."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from senryu.config import Settings
+from senryu.errors import SenryuError
+from senryu.model.program import Program
+from senryu.service.memory import available_memory
+from senryu.service.registry import HAIKU, NANO, Registry, kv_pages, load_engine, load_model
+from senryu.service.shapes import shape_spec
+from serving import scripted_model
+
+SETTINGS = Settings(home=Path("home"), kernels="numpy")
+SPEC = shape_spec("tiny")
+PAGE = Program.page_bytes(SPEC)
+WINDOW = 200_000 // 64
+
+
+def test_names_resolve_to_the_loaded_model() -> None:
+    model = scripted_model(name="other")
+    registry = Registry([model])
+    for name, id in [(HAIKU, HAIKU), ("claude-3-5-haiku-latest", HAIKU), (NANO, NANO), ("other", "other")]:
+        assert registry.resolve(name).id == registry.canonical(name) == id
+        assert registry.resolve(name).model is model
+    assert {served.id for served in registry.served()} == {HAIKU, NANO, "other"}
+    with pytest.raises(SenryuError, match=r"^model: claude-4$"):
+        registry.resolve("claude-4")
+    asyncio.run(registry.close())
+
+
+def test_pages_for_two_windows_where_memory_allows() -> None:
+    assert kv_pages(SETTINGS, "m", SPEC, 1 << 50) == 2 * WINDOW + SETTINGS.max_sequences
+
+
+def test_pages_in_half_of_a_small_memory() -> None:
+    free = 40_000_000 + 200 * PAGE
+    assert 80 < kv_pages(SETTINGS, "m", SPEC, free) < 200
+
+
+def test_a_memory_that_is_too_small_is_named() -> None:
+    with pytest.raises(SenryuError, match=r"m does not fit: its K/V cache of 2048 tokens takes .* GB.*kv_cache_gb in home"):
+        kv_pages(SETTINGS, "m", SPEC, PAGE)
+    with pytest.raises(SenryuError, match="does not fit"):
+        kv_pages(replace(SETTINGS, kv_cache_gb=500), "m", SPEC, 1 << 30)
+
+
+def test_a_chosen_memory_is_taken() -> None:
+    assert kv_pages(replace(SETTINGS, kv_cache_gb=1), "m", SPEC, 1 << 40) == 10**9 // PAGE
+
+
+def test_control_groups_limit_memory(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+    assert available_memory(tmp_path) == 8000 * 1024
+    group = tmp_path / "sys/fs/cgroup/a"
+    (group / "b").mkdir(parents=True)
+    for name, text in [("memory.max", "5000"), ("memory.current", "3000"), ("memory.stat", "anon 1\ninactive_file 1000\n")]:
+        (group / name).write_text(text)
+    assert available_memory(tmp_path) == 3000
+    (group / "memory.max").write_text("max")
+    assert available_memory(tmp_path) == 8000 * 1024
+
+
+def test_an_engine_of_a_random_shape() -> None:
+    spec, engine = load_engine(replace(SETTINGS, kv_cache_gb=0.05), "shape:tiny")
+    assert spec == SPEC
+    assert engine.max_context == 50_000_000 // PAGE * 64
+    asyncio.run(engine.close())
+
+
+def test_what_cannot_be_loaded_is_named() -> None:
+    with pytest.raises(SenryuError, match=r"^cannot load path:/nowhere: .*no directory"):
+        load_model(SETTINGS, "path:/nowhere")
+    with pytest.raises(SenryuError, match=r"choose tiny, 0\.3b, 1\.1b"):
+        load_engine(SETTINGS, "shape:70b")
