@@ -114,10 +114,12 @@ def load_template(path: Path, tokenizer: Tokenizer) -> ChatTemplate:
         sources = file.read_text(encoding="utf-8")
     elif config.exists():
         sources = read_json(config).get("chat_template")
-    if isinstance(sources, list):
-        sources = {entry["name"]: entry["template"] for entry in sources}
     if not sources:
         raise TemplateError(f"{path} has no chat template: it is a base model. Choose its instruct or chat version.")
+    if isinstance(sources, list) and all(isinstance(entry, dict) for entry in sources):
+        sources = {str(entry.get("name")): entry.get("template") for entry in sources}
+    if not isinstance(sources, str | dict) or (isinstance(sources, dict) and None in sources.values()):
+        raise TemplateError(f"chat_template in {config} is neither a text nor a list of named texts. Download it again.")
     return ChatTemplate(sources, tokenizer.special_tokens, named_tokens(path))
 
 
