@@ -1,6 +1,8 @@
-"""Helpers of the engine's tests: run a scheduler step by step, and read a stream to its end."""
+"""Helpers of the engine's tests: run a scheduler step by step, and what a request answers when it is alone."""
 
 from __future__ import annotations
+
+import zlib
 
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import Sampling, TokenRequest
@@ -10,20 +12,23 @@ from senryu.engine.step import BatchFiller, Runner
 
 
 class Bench:
-    """A scheduler over a program without a thread: every step is asked for, and checked after."""
+    """A scheduler over a program without a thread: every step is asked for, and checked before and after."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, *, pages: int | None = None) -> None:
+        """pages: how many of the program's pages may be used; all by default."""
         self.runner = runner
+        pages = runner.pages if pages is None else pages
         self.scheduler = Scheduler(
-            pages=runner.pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
+            pages=pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
         )
-        self.filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=runner.pages)
+        self.filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=pages)
         self.outputs: dict[Sequence, list[int]] = {}
+        self.proofs: dict[Sequence, list[int]] = {}  # a checksum of the logits that each token was drawn from
 
     def add(self, request: TokenRequest) -> Sequence:
         sequence = Sequence(request, self.runner.page_size)
         self.scheduler.add(sequence)
-        self.outputs[sequence] = []
+        self.outputs[sequence], self.proofs[sequence] = [], []
         return sequence
 
     def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, int]]:
@@ -33,27 +38,34 @@ class Bench:
         if not plan.rows:
             return []
         self.scheduler.check()
-        outputs = self.scheduler.commit(plan, self.runner.step(self.filler.fill(plan)))
+        sampled = self.runner.step(self.filler.fill(plan))
+        logits = getattr(self.runner, "logits", None)
+        outputs = self.scheduler.commit(plan, sampled)
         self.scheduler.check()
-        for sequence, token in outputs:
+        for i, (sequence, token) in enumerate(outputs):
             self.outputs[sequence].append(token)
+            self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
         return outputs
 
     def finish(self, prefill_rows: int = 64) -> None:
         while self.scheduler.busy:
             self.step(prefill_rows)
 
+    def answer(self, sequence: Sequence) -> tuple[list[int], list[int]]:
+        """Tokens, and checksums of their logits."""
+        return self.outputs[sequence], self.proofs[sequence]
+
 
 def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"") -> TokenRequest:
     """Greedy without a seed."""
-    sampling = Sampling(temperature=0.0) if seed is None else Sampling(temperature=1.0, seed=seed)
+    sampling = Sampling(temperature=0.0) if seed is None else Sampling(temperature=1.0, top_p=0.95, seed=seed)
     return TokenRequest(tuple(ids), max_tokens, sampling, frozenset(stop), salt)
 
 
-def solo(wanted: TokenRequest, **options) -> list[int]:
-    """What a request answers alone on a fresh pool, its prompt computed in one step."""
+def solo(wanted: TokenRequest) -> list[int]:
+    """What the fake answers to a request alone on a fresh pool, its prompt computed in one step."""
     pages = (len(wanted.ids) + wanted.max_tokens) // FakeProgram.page_size + 1
-    bench = Bench(FakeProgram(pages=pages, max_rows=len(wanted.ids) + 1, **options))
+    bench = Bench(FakeProgram(pages=pages, max_rows=len(wanted.ids) + 1))
     sequence = bench.add(wanted)
     bench.finish(len(wanted.ids))
     return bench.outputs[sequence]

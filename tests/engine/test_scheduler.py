@@ -6,7 +6,7 @@ import pytest
 from stepping import Bench, request, solo
 
 from senryu.engine.fake import FakeProgram
-from senryu.engine.interface import TokenRequest
+from senryu.engine.interface import Sampling, TokenRequest
 from senryu.engine.sequence import Sequence
 
 
@@ -162,13 +162,25 @@ def test_seeds_separate_and_repeat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("ids", "max_tokens", "sampling", "message"),
     [
-        (TokenRequest((), 1), "empty"),
-        (TokenRequest((5,), 0), "max_tokens"),
-        (request([5]).__class__((5,), 1, request([5]).sampling.__class__(temperature=-1.0)), "temperature"),
+        ((), 1, Sampling(), "empty"),
+        ((5,), 0, Sampling(), "max_tokens"),
+        ((1 << 40,), 1, Sampling(), "32-bit"),
+        ((5,), 1, Sampling(temperature=-1.0), "temperature"),
+        ((5,), 1, Sampling(temperature=float("nan")), "temperature"),
+        ((5,), 1, Sampling(temperature=float("inf")), "temperature"),
+        ((5,), 1, Sampling(top_p=1.1), "top_p"),
+        ((5,), 1, Sampling(top_k=-1), "top_k"),
     ],
 )
-def test_impossible_requests_are_refused(wanted: TokenRequest, message: str) -> None:
+def test_impossible_requests_are_refused(ids, max_tokens, sampling, message) -> None:
     with pytest.raises(ValueError, match=message):
-        Sequence(wanted, 64)
+        Sequence(TokenRequest(ids, max_tokens, sampling), 64)
+
+
+def test_extreme_sampling_fits_the_batch() -> None:
+    bench = Bench(FakeProgram())
+    bench.add(TokenRequest((70,), 1, Sampling(temperature=1e-300, top_p=1e-300, top_k=1 << 80, seed=1 << 80)))
+    batch = bench.filler.fill(bench.scheduler.plan(1))
+    batch.check(vocab=4096, pages=4096, max_rows=512, max_sequences=64)

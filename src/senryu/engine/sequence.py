@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from senryu.engine.prefix import Node
 
 SEED_MASK = (1 << 64) - 1
+HOTTEST = 1e6  # temperatures above are refused, they only flatten what is flat already
+SMALLEST_TOP_P = 1e-7  # top_p 0 keeps one token, and so does this; kernels take float32 above 0
+LARGEST_TOP_K = (1 << 31) - 1
 
 
 class Sequence:
@@ -23,7 +26,7 @@ class Sequence:
 
     __slots__ = (
         "cached", "computed", "depth", "finish", "held", "length", "need", "node", "page_size", "pages", "prompt", "salt",
-        "sampling", "seed", "stop_ids", "tokens",
+        "seed", "stop_ids", "temperature", "tokens", "top_k", "top_p",
     )  # fmt: skip
 
     def __init__(self, request: TokenRequest, page_size: int) -> None:
@@ -33,8 +36,8 @@ class Sequence:
             raise ValueError("the prompt is empty: at least one token id is needed")
         if request.max_tokens < 1:
             raise ValueError(f"max_tokens is {request.max_tokens}: at least 1 is needed")
-        if not (sampling.temperature >= 0 and 0 <= sampling.top_p <= 1 and sampling.top_k >= 0):
-            raise ValueError(f"sampling out of range (temperature >= 0, 0 <= top_p <= 1, top_k >= 0): {sampling}")
+        if not (0 <= sampling.temperature <= HOTTEST and 0 <= sampling.top_p <= 1 and sampling.top_k >= 0):
+            raise ValueError(f"out of range (0 <= temperature <= {HOTTEST:g}, 0 <= top_p <= 1, 0 <= top_k): {sampling}")
         self.prompt = len(request.ids)
         self.tokens = np.empty(self.prompt + request.max_tokens, np.int32)
         try:
@@ -43,7 +46,9 @@ class Sequence:
             raise ValueError(f"a token id is no 32-bit number: {error}") from error
         self.salt = request.salt
         self.page_size = page_size
-        self.sampling = sampling
+        self.temperature = sampling.temperature
+        self.top_p = max(sampling.top_p, SMALLEST_TOP_P)
+        self.top_k = min(sampling.top_k, LARGEST_TOP_K)
         self.seed = sampling.seed & SEED_MASK
         self.stop_ids = request.stop_ids
         self.length = self.prompt

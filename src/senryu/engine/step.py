@@ -32,7 +32,7 @@ class BatchFiller:
         self._tokens = np.zeros(max_rows, np.int32)
         self._positions = np.zeros(max_rows, np.int32)
         self._row_start = np.zeros(max_sequences + 1, np.int32)
-        self._page_table = np.zeros((max_sequences, max_pages), np.int32)
+        self._page_table = np.zeros(max_sequences * max_pages, np.int32)
         self._sample_rows = np.zeros(max_sequences, np.int32)
         self._temperature = np.zeros(max_sequences, np.float32)
         self._top_p = np.zeros(max_sequences, np.float32)
@@ -42,6 +42,9 @@ class BatchFiller:
 
     def fill(self, plan: Plan) -> Batch:
         """The batch of `plan`: rows in the plan's order, the last row of every sequence that catches up is sampled."""
+        n = len(plan.sequences)
+        width = max(sequence.held for sequence in plan.sequences)
+        page_table = self._page_table[: n * width].reshape(n, width)
         row = sampled = 0
         for i, (sequence, rows) in enumerate(zip(plan.sequences, plan.rows)):
             start, end = sequence.computed, sequence.computed + rows
@@ -52,22 +55,21 @@ class BatchFiller:
             else:
                 self._tokens[row : row + rows] = sequence.tokens[start:end]
                 np.add(self._count[:rows], start, out=self._positions[row : row + rows])
-            self._page_table[i, : sequence.held] = sequence.pages[: sequence.held]
+            page_table[i, : sequence.held] = sequence.pages[: sequence.held]
             row += rows
             if end == sequence.length:
                 self._sample_rows[sampled] = row - 1
-                self._temperature[sampled] = sequence.sampling.temperature
-                self._top_p[sampled] = sequence.sampling.top_p
-                self._top_k[sampled] = sequence.sampling.top_k
+                self._temperature[sampled] = sequence.temperature
+                self._top_p[sampled] = sequence.top_p
+                self._top_k[sampled] = sequence.top_k
                 self._seeds[sampled] = sequence.seed
                 sampled += 1
-        n = len(plan.sequences)
         self._row_start[n] = row
         return Batch(
             tokens=self._tokens[:row],
             positions=self._positions[:row],
             row_start=self._row_start[: n + 1],
-            page_table=self._page_table[:n],
+            page_table=page_table,
             sample_rows=self._sample_rows[:sampled],
             temperature=self._temperature[:sampled],
             top_p=self._top_p[:sampled],
