@@ -51,7 +51,7 @@ def resolve(ref: str, home: Path, *, download: Download | None = None) -> ModelF
     if ref.startswith("hf:"):
         return _from_hub(ref, home / "models", download)
     path = Path(ref.removeprefix("path:")).expanduser()
-    if ref.startswith("path:") or path.is_dir():
+    if ref.startswith("path:") or (ref and path.is_dir()):
         return _directory(path.resolve(), path.resolve().name, f"path:{path.resolve()}")
     if _is_name(ref) and (home / "models" / ref).is_dir():
         return _directory(home / "models" / ref, ref, ref)
