@@ -1,0 +1,8 @@
+"""Arrays in, arrays out: the CPU kernels. The only package that imports numba; importing this file does not."""
+
+from __future__ import annotations
+
+from senryu.kernels.batch import Batch
+from senryu.kernels.build import Kernels, Progress, available, cache_directory, features, load
+
+__all__ = ["Batch", "Kernels", "Progress", "available", "cache_directory", "features", "load"]

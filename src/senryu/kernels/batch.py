@@ -1,4 +1,4 @@
-"""What one step computes: plain arrays, no logic but shape checks. The border between the engine and a program."""
+"""What one step works on: plain arrays, checked once, since compiled kernels trust every index in them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from senryu.kernels.layout import PAGE
+
+DTYPES = {
+    **dict.fromkeys(("tokens", "positions", "row_start", "page_table", "sample_rows", "top_k"), np.int32),
+    **dict.fromkeys(("temperature", "top_p"), np.float32),
+    "seeds": np.uint64,
+}
+
 
 @dataclass(slots=True)
 class Batch:
-    """Rows (tokens) of several sequences. A row attends to positions 0..its own, found through its sequence's pages."""
+    """Rows (tokens) of several sequences, each to be computed at its position; some rows want their next token sampled."""
 
-    tokens: np.ndarray  # int32 [rows]            token ids, rows of one sequence contiguous and in order
-    positions: np.ndarray  # int32 [rows]            absolute positions; within a sequence consecutive
-    row_start: np.ndarray  # int32 [sequences + 1]   rows of sequence s are row_start[s]..row_start[s+1]
-    page_table: np.ndarray  # int32 [sequences, width] physical page of each logical page; must cover the last position
-    sample_rows: np.ndarray  # int32 [n_sampled]       rows whose next token is wanted
-    temperature: np.ndarray  # float32 [n_sampled]     0 = argmax (lowest id wins ties)
-    top_p: np.ndarray  # float32 [n_sampled]
-    top_k: np.ndarray  # int32 [n_sampled]       0 = all
-    seeds: np.ndarray  # uint64 [n_sampled]      per request; the draw depends only on (seed, position of the row, logits)
+    tokens: np.ndarray  # int32 [rows]; rows of one sequence are contiguous and in order
+    positions: np.ndarray  # int32 [rows]; within a sequence consecutive
+    row_start: np.ndarray  # int32 [sequences + 1]; rows of sequence s are row_start[s]..row_start[s + 1], at least one
+    page_table: np.ndarray  # int32 [sequences, width]; physical page of each logical page, up to that of the last position
+    sample_rows: np.ndarray  # int32 [sampled]
+    temperature: np.ndarray  # float32 [sampled]; 0 is argmax, the lowest id wins ties
+    top_p: np.ndarray  # float32 [sampled]; in (0, 1]
+    top_k: np.ndarray  # int32 [sampled]; 0 keeps all
+    seeds: np.ndarray  # uint64 [sampled]
 
-    def __post_init__(self) -> None:
-        """Raises ValueError when shapes disagree."""
+    def check(self, *, vocab: int, pages: int, max_rows: int, max_sequences: int) -> None:
+        """Raise TypeError for a wrong dtype and ValueError, naming the field, for anything a kernel could not survive."""
+        for name, dtype in DTYPES.items():
+            array, dimensions = getattr(self, name), 2 if name == "page_table" else 1
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != dimensions:
+                raise TypeError(f"batch.{name} must be an array of {np.dtype(dtype).name} with {dimensions} dimension(s)")
         rows, sequences, sampled = len(self.tokens), len(self.row_start) - 1, len(self.sample_rows)
-        if len(self.positions) != rows or len(self.page_table) != sequences:
-            raise ValueError("positions must have one entry a row, page_table one line a sequence")
-        if not len(self.temperature) == len(self.top_p) == len(self.top_k) == len(self.seeds) == sampled:
-            raise ValueError("temperature, top_p, top_k and seeds must have one entry for each of sample_rows")
+        _require(1 <= rows <= max_rows, f"tokens: {rows} rows, 1 to {max_rows} fit in a step")
+        _require(1 <= sequences <= max_sequences, f"row_start: {sequences} sequences, 1 to {max_sequences} fit in a step")
+        _require(sampled <= max_sequences, f"sample_rows: {sampled} rows, at most {max_sequences} can be sampled in a step")
+        _require(len(self.positions) == rows, "positions: one for each token")
+        _require(len(self.page_table) == sequences, "page_table: one row for each sequence")
+        for name in ("temperature", "top_p", "top_k", "seeds"):
+            _require(len(getattr(self, name)) == sampled, f"{name}: one for each sampled row")
+        start, end = self.row_start[:-1], self.row_start[1:]
+        _require(start[0] == 0 and end[-1] == rows and bool((end > start).all()), "row_start: must rise from 0 to the rows")
+        _within(self.tokens, 0, vocab, "tokens")
+        _within(self.sample_rows, 0, rows, "sample_rows")
+        _within(self.positions, 0, self.page_table.shape[1] * PAGE, "positions: the page table must cover them;")
+        steps = np.diff(self.positions) == 1
+        steps[start[1:] - 1] = True
+        _require(bool(steps.all()), "positions: must be consecutive within a sequence")
+        self._check_pages(pages, start, end)
+        _require(bool((self.temperature >= 0).all()), "temperature: must be 0 or more")
+        _require(bool(((self.top_p > 0) & (self.top_p <= 1)).all()), "top_p: must lie in (0, 1]")
+        _require(bool((self.top_k >= 0).all()), "top_k: must be 0 or more")
+
+    def _check_pages(self, pages: int, start: np.ndarray, end: np.ndarray) -> None:
+        """Used entries of the page table must be pages of the pool, and rows must not write to one slot twice."""
+        last = self.positions[end - 1] // PAGE
+        used = np.arange(self.page_table.shape[1]) <= last[:, None]
+        _within(self.page_table[used], 0, pages, "page_table")
+        if len(start) > 1:
+            sequence = np.repeat(np.arange(len(start)), end - start)
+            slots = self.page_table[sequence, self.positions // PAGE].astype(np.int64) * PAGE + self.positions % PAGE
+            _require(len(np.unique(slots)) == len(slots), "page_table: two rows would write to the same slot of a page")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"batch.{message}")
+
+
+def _within(array: np.ndarray, low: int, high: int, name: str) -> None:
+    if len(array) and not (low <= int(array.min()) and int(array.max()) < high):
+        raise ValueError(f"batch.{name} values must lie in {low}..{high - 1}, found {array.min()}..{array.max()}")

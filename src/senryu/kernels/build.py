@@ -1,0 +1,136 @@
+"""Compiling, caching and loading the kernels: the one place that starts Numba.
+
+Cache files are pickles, so they are code: they lie in a private directory whose name is a hash of every kernel source, the
+Numba version and the CPU. Numba itself does not notice changes in imported files; the hash does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+OF_INTEREST = ("avx2", "fma", *NEEDED, "avx512bf16", "avxvnni", "amx-int8", "neon", "dotprod", "i8mm")
+MODULES = ("attention", "fused", "gemm", "sample", "forward")
+
+
+@dataclass(slots=True)
+class Kernels:
+    """The compiled kernels: entry points to call through ctypes (which releases the GIL) and addresses for the records."""
+
+    entries: dict[str, Any]
+    addresses: dict[str, int]
+    directory: Path
+    compiled: int  # how many were compiled now; the rest came from the cache
+    seconds: float
+    keep: list[Any] = field(repr=False, default_factory=list)
+
+
+@cache
+def features() -> list[str]:
+    """The CPU features that matter to us, of those this machine has."""
+    from llvmlite import binding
+
+    host = binding.get_host_cpu_features()
+    return [name for name in OF_INTEREST if host.get(name)]
+
+
+def available() -> list[str]:
+    """Kernel paths that run here, best first."""
+    compiled = sys.platform == "linux" and platform.machine() == "x86_64" and all(name in features() for name in NEEDED)
+    return [*(["avx512"] if compiled else []), "numpy", "fp32"]
+
+
+@cache
+def _fingerprint() -> str:
+    """Sources, Numba and CPU in one name."""
+    import numba
+    from llvmlite import binding
+
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    host = [numba.__version__, sys.version, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()]
+    digest.update("\0".join(host).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_directory(root: Path) -> Path:
+    """Where under `root` this machine's compiled kernels lie. Not created."""
+    return Path(root) / _fingerprint()
+
+
+_loaded: list[Kernels] = []  # compiled code lives as long as the process; a second load returns the first
+
+
+def load(cache_dir: Path, progress: Progress | None = None) -> Kernels:
+    """The kernels, from the cache below `cache_dir` or compiled now (under a minute), with `progress(name, index, total)`.
+
+    Progress is called only when something is compiled; the last call has index == total. Raises RuntimeError on a CPU
+    without the needed features, and PermissionError when the cache directory belongs to, or can be written by, others.
+    """
+    if _loaded:
+        return _loaded[0]
+    if "avx512" not in available():
+        raise RuntimeError('this CPU has no AVX-512 VNNI (or the system is not Linux): use kernels="numpy"')
+    directory = cache_directory(cache_dir)
+    _secure(directory)
+    import numba
+
+    config: Any = numba.config
+    previous, config.CACHE_DIR = config.CACHE_DIR, str(directory)
+    try:
+        _loaded.append(_compile(directory, progress))
+    finally:
+        config.CACHE_DIR = previous
+    return _loaded[0]
+
+
+def _secure(directory: Path) -> None:
+    """Create the directory for this user alone, or refuse one that others could have written to."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = directory.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise PermissionError(
+            f"kernel cache {directory} belongs to another user or is writable by others, and its files are code: "
+            "remove it, or choose another SENRYU_HOME"
+        )
+
+
+def _compile(directory: Path, progress: Progress | None) -> Kernels:
+    """Every kernel as a C function with its own cache entry: small units, none compiled twice."""
+    from numba import cfunc, types
+
+    start = time.perf_counter()
+    modules = [importlib.import_module(f"senryu.kernels.{name}") for name in MODULES]
+    functions = {name: function for module in modules for name, function in module.KERNELS.items()}
+    entries = modules[-1].ENTRIES
+    options: dict[str, Any] = {"cache": True, "boundscheck": False, "error_model": "numpy"}
+    result = Kernels({}, {}, directory, 0, 0.0)
+    total = len(functions) + len(entries)
+    cold = not any(directory.rglob("*.nbc"))
+    for index, (name, function) in enumerate({**functions, **entries}.items()):
+        if progress and cold:
+            progress(name, index, total)
+        arguments = 6 if name in entries else 3
+        compiled = cfunc(types.void(*[types.int64] * arguments), **options)(function)
+        result.keep.append(compiled)
+        result.compiled += int(not compiled.cache_hits)
+        if name in entries:
+            result.entries[name] = compiled.ctypes
+        else:
+            result.addresses[name] = int(compiled.address or 0)
+    result.seconds = time.perf_counter() - start
+    if progress and cold:
+        progress("done", total, total)
+    return result

@@ -1,0 +1,203 @@
+"""What happens to a row between matrices: embedding, norm, rotation and K/V write, gated activation; most end in int8 rows.
+
+Rows are shared out one by one. Sums over a row run in sixteen lanes combined in a fixed order. Quantisation: scale =
+max|x| / 127, q = round half to even(x * (127 / max|x|)), stored as q + 128; a row of zeros has scale 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from senryu.kernels.layout import COUNTER, PAGE, STEP, slots
+from senryu.kernels.simd import (
+    absolute,
+    add,
+    div,
+    exp,
+    f32,
+    f64,
+    fetch_add,
+    get,
+    i32,
+    load,
+    load_bf16,
+    max_lanes,
+    maximum,
+    mul,
+    put_f32,
+    splat,
+    store,
+    store_u8,
+    sub,
+    sum_lanes,
+)
+
+ROWS, SEQUENCES, SAMPLED, TOKENS, POSITIONS, ROW_START, PAGE_TABLE, PAGE_TABLE_STRIDE = range(8)
+SAMPLE_ROWS = STEP.index("sample_rows")
+COS, SIN, COS_STRIDE = STEP.index("cos"), STEP.index("sin"), STEP.index("cos_stride")
+ROW_SEQUENCE = STEP.index("row_sequence")
+ZERO, ONE, LIMIT = np.float32(0), np.float32(1), np.float32(127)
+TINY = np.float32(1e-30)  # a row with no larger value counts as zeros
+
+E_TABLE, E_TABLE_STRIDE, E_HALF, E_HIDDEN, E_X, E_X_STRIDE = slots("embed")
+
+
+def embed(op, step, thread):
+    """x[row] = table[token], from float32 or bfloat16."""
+    while True:
+        row = fetch_add(op + 8 * COUNTER, 1)
+        if row >= get(step, ROWS):
+            return
+        source = get(op, E_TABLE) + i32(get(step, TOKENS) + 4 * row) * get(op, E_TABLE_STRIDE)
+        target = get(op, E_X) + row * get(op, E_X_STRIDE)
+        if get(op, E_HALF):
+            for i in range(0, get(op, E_HIDDEN), 16):
+                store(target + 4 * i, load_bf16(source + 2 * i))
+        else:
+            for i in range(0, get(op, E_HIDDEN), 16):
+                store(target + 4 * i, load(source + 4 * i))
+
+
+@njit(boundscheck=False)
+def quantize(x, n, out, out_scale):
+    """float32 [n] at x to bytes at out and a scale."""
+    top = splat(ZERO)
+    for i in range(0, n, 16):
+        top = maximum(top, absolute(load(x + 4 * i)))
+    high = max_lanes(top)
+    factor = splat(LIMIT / high if high > TINY else ZERO)
+    put_f32(out_scale, high / LIMIT if high > TINY else ZERO)
+    for i in range(0, n, 16):
+        store_u8(out + i, mul(load(x + 4 * i), factor))
+
+
+@njit(boundscheck=False)
+def square_sum(x, n, mean):
+    """Sum over n values of (x - mean)^2."""
+    total, centre = splat(ZERO), splat(mean)
+    for i in range(0, n, 16):
+        d = sub(load(x + 4 * i), centre)
+        total = add(total, mul(d, d))
+    return sum_lanes(total)
+
+
+N_X, N_X_STRIDE, N_WEIGHT, N_N, N_EPS, N_CENTRED, N_OUT, N_OUT_STRIDE, N_SCALE, N_ROWS = slots("norm")
+
+
+def norm(op, step, thread):
+    """RMSNorm, or LayerNorm without bias when centred, then quantise. With rows "sampled", row i reads x[sample_rows[i]]."""
+    n, weight = get(op, N_N), get(op, N_WEIGHT)
+    count = np.float32(n)
+    while True:
+        row = fetch_add(op + 8 * COUNTER, 1)
+        if row >= get(step, get(op, N_ROWS)):
+            return
+        source = row if get(op, N_ROWS) == ROWS else i32(get(step, SAMPLE_ROWS) + 4 * row)
+        x = get(op, N_X) + source * get(op, N_X_STRIDE)
+        mean = ZERO
+        if get(op, N_CENTRED):
+            total = splat(ZERO)
+            for i in range(0, n, 16):
+                total = add(total, load(x + 4 * i))
+            mean = sum_lanes(total) / count
+        factor = splat(ONE / np.sqrt(square_sum(x, n, mean) / count + np.float32(f64(op + 8 * N_EPS))))
+        centre, top = splat(mean), splat(ZERO)
+        for i in range(0, n, 16):
+            y = mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i))
+            top = maximum(top, absolute(y))
+        high = max_lanes(top)
+        rescale = splat(LIMIT / high if high > TINY else ZERO)
+        put_f32(get(op, N_SCALE) + 4 * row, high / LIMIT if high > TINY else ZERO)
+        out = get(op, N_OUT) + row * get(op, N_OUT_STRIDE)
+        for i in range(0, n, 16):
+            y = mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i))
+            store_u8(out + i, mul(y, rescale))
+
+
+G_X, G_X_STRIDE, G_N, G_OUT, G_OUT_STRIDE, G_SCALE = slots("glu")
+
+
+def glu(op, step, thread):
+    """silu(gate) * up, then quantise: x row = [gate n][up n]; the product overwrites the gate."""
+    n = get(op, G_N)
+    while True:
+        row = fetch_add(op + 8 * COUNTER, 1)
+        if row >= get(step, ROWS):
+            return
+        gate = get(op, G_X) + row * get(op, G_X_STRIDE)
+        up = gate + 4 * n
+        for i in range(0, 4 * n, 64):
+            g = load(gate + i)
+            sigmoid = div(splat(ONE), add(splat(ONE), exp(sub(splat(ZERO), g))))
+            store(gate + i, mul(mul(g, sigmoid), load(up + i)))
+        quantize(gate, n, get(op, G_OUT) + row * get(op, G_OUT_STRIDE), get(op, G_SCALE) + 4 * row)
+
+
+R_QKV, R_QKV_STRIDE, R_HEADS, R_KV_HEADS, R_HEAD_DIM, R_ROPE = slots("rope")[:6]
+R_Q_NORM, R_K_NORM, R_EPS, R_Q_SCALE, R_POOL, R_POOL_STRIDE = slots("rope")[6:]
+
+
+@njit(boundscheck=False)
+def head_norm(x, n, weight, eps):
+    """RMSNorm of one head in place."""
+    factor = splat(ONE / np.sqrt(square_sum(x, n, ZERO) / np.float32(n) + eps))
+    for i in range(0, 4 * n, 64):
+        store(x + i, mul(mul(load(x + i), factor), load(weight + i)))
+
+
+@njit(boundscheck=False)
+def rotate(x, head_dim, kind, cos, sin):
+    """Turn the pairs of one head: (i, i + head_dim/2) for kind 1, (2i, 2i + 1) for kind 2."""
+    half = head_dim // 2
+    step, apart = (4, 4 * half) if kind == 1 else (8, 4)
+    for i in range(half):
+        c, s = f32(cos + 4 * i), f32(sin + 4 * i)
+        a, b = f32(x + step * i), f32(x + step * i + apart)
+        put_f32(x + step * i, a * c - b * s)
+        put_f32(x + step * i + apart, b * c + a * s)
+
+
+def rope(op, step, thread):
+    """Norm (if any) and rotation of q and k heads, scale of q, then K and V into their page slots.
+
+    A page of one layer and head is K transposed, float32 [head_dim, 64], then V, float32 [64, head_dim].
+    """
+    heads, kv_heads, head_dim = get(op, R_HEADS), get(op, R_KV_HEADS), get(op, R_HEAD_DIM)
+    eps, kind = np.float32(f64(op + 8 * R_EPS)), get(op, R_ROPE)
+    q_scale = splat(np.float32(f64(op + 8 * R_Q_SCALE)))
+    half_page = head_dim * PAGE * 4
+    while True:
+        row = fetch_add(op + 8 * COUNTER, 1)
+        if row >= get(step, ROWS):
+            return
+        position = i32(get(step, POSITIONS) + 4 * row)
+        cos = get(step, COS) + position * get(step, COS_STRIDE)
+        sin = get(step, SIN) + position * get(step, COS_STRIDE)
+        x = get(op, R_QKV) + row * get(op, R_QKV_STRIDE)
+        for head in range(heads + kv_heads):
+            at = x + head * head_dim * 4
+            weight = get(op, R_Q_NORM) if head < heads else get(op, R_K_NORM)
+            if weight:
+                head_norm(at, head_dim, weight, eps)
+            if kind:
+                rotate(at, head_dim, kind, cos, sin)
+            if head < heads:
+                for i in range(0, head_dim * 4, 64):
+                    store(at + i, mul(load(at + i), q_scale))
+        sequence = i32(get(step, ROW_SEQUENCE) + 4 * row)
+        table = get(step, PAGE_TABLE) + sequence * get(step, PAGE_TABLE_STRIDE)
+        page = get(op, R_POOL) + i32(table + 4 * (position // PAGE)) * get(op, R_POOL_STRIDE)
+        slot = position % PAGE
+        for head in range(kv_heads):
+            keys = page + head * 2 * half_page
+            k = x + (heads + head) * head_dim * 4
+            v = k + kv_heads * head_dim * 4
+            for i in range(head_dim):
+                put_f32(keys + (i * PAGE + slot) * 4, f32(k + 4 * i))
+            values = keys + half_page + slot * head_dim * 4
+            for i in range(0, head_dim * 4, 64):
+                store(values + i, load(v + i))
+
+
+KERNELS = {"embed": embed, "norm": norm, "rope": rope, "glu": glu}

@@ -1,0 +1,139 @@
+"""int8 matrices x int8 rows: out = (q - 128) @ W.T * scales + bias, exact in int32, for any number of rows.
+
+One micro-kernel, generated for 1 to 6 rows x 64 columns, holds all its sums in registers for the whole of K. A row's result
+does not depend on which rows stand beside it: the integer sum is exact, and the float steps after it are per element.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from senryu.kernels.layout import COUNTER, PANEL, slots
+from senryu.kernels.simd import F32, I32, I64, V16F, V16I, V64B, at, broadcast, emit_dot, fetch_add, get, offset
+
+A, A_STRIDE, A_SCALE, W, W_SCALE, W_OFFSET, BIAS, K, PANELS, OUT, OUT_STRIDE, ADD, ROWS = slots("gemm")
+BLOCKS = PANEL // 16  # 16-column blocks of a tile
+MAX_ROWS = 6  # 24 sums, 4 weights and 1 activation fill 29 of 32 registers
+TASK_ROWS = 96  # rows of one work item when there are many: a multiple of MAX_ROWS
+
+
+def tile(rows: int) -> Any:
+    """The micro-kernel for `rows` x 64: out = (dot + offset) * column scale * row scale + bias, plus out itself if `add`."""
+
+    @intrinsic
+    def kernel(typingctx, a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add):
+        def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
+            _emit_tile(b, rows, args)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 11)), lower
+
+    return kernel
+
+
+def _emit_tile(b: ir.IRBuilder, rows: int, args: list[ir.Value]) -> None:
+    a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add = args
+    row = [b.add(a, b.mul(a_stride, ir.Constant(I64, r))) for r in range(rows)]
+    block_bytes = b.mul(k, ir.Constant(I64, 16))
+    block = [b.add(w, b.mul(block_bytes, ir.Constant(I64, c))) for c in range(BLOCKS)]
+    start = [b.load(at(b, offset(b, w_offset, 64 * c), V16I), align=64) for c in range(BLOCKS)]
+    entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
+    b.branch(loop)
+    b.position_at_end(loop)
+    i = b.phi(I64)  # bytes of K done: a multiple of 4
+    i.add_incoming(ir.Constant(I64, 0), entry)
+    sums = [[b.phi(V16I) for _ in range(BLOCKS)] for _ in range(rows)]
+    at_w = b.mul(i, ir.Constant(I64, 16))
+    weights = [b.load(at(b, b.add(block[c], at_w), V64B), align=64) for c in range(BLOCKS)]
+    new = []
+    for r in range(rows):
+        four = b.bitcast(broadcast(b, b.load(at(b, b.add(row[r], i), I32), align=4), V16I), V64B)
+        new.append([emit_dot(b, sums[r][c], four, weights[c]) for c in range(BLOCKS)])
+        for c in range(BLOCKS):
+            sums[r][c].add_incoming(start[c], entry)
+            sums[r][c].add_incoming(new[r][c], loop)
+    following = b.add(i, ir.Constant(I64, 4))
+    i.add_incoming(following, loop)
+    b.cbranch(b.icmp_signed("<", following, k), loop, done)
+    b.position_at_end(done)
+    _emit_results(b, new, (a_scale, w_scale, bias, out, out_stride, add))
+
+
+def _emit_results(b: ir.IRBuilder, sums: list[list[ir.Value]], args: tuple[ir.Value, ...]) -> None:
+    a_scale, w_scale, bias, out, out_stride, add = args
+    adding = b.icmp_signed("!=", add, ir.Constant(I64, 0))
+    results = []
+    for c in range(BLOCKS):
+        scale = b.load(at(b, offset(b, w_scale, 64 * c), V16F), align=64)
+        shift = b.load(at(b, offset(b, bias, 64 * c), V16F), align=64)
+        for r, line in enumerate(sums):
+            row_scale = broadcast(b, b.load(at(b, offset(b, a_scale, 4 * r), F32), align=4), V16F)
+            value = b.fadd(b.fmul(b.fmul(b.sitofp(line[c], V16F), scale), row_scale), shift)
+            target = at(b, offset(b, b.add(out, b.mul(out_stride, ir.Constant(I64, r))), 64 * c), V16F)
+            results.append((value, target))
+    with b.if_else(adding) as (then, otherwise):
+        with then:
+            for value, target in results:
+                b.store(b.fadd(b.load(target, align=64), value), target, align=64)
+        with otherwise:
+            for value, target in results:
+                b.store(value, target, align=64)
+
+
+TILE1, TILE2, TILE3, TILE4, TILE5, TILE6 = (tile(rows) for rows in range(1, MAX_ROWS + 1))
+
+
+@njit(boundscheck=False)
+def _rows(n, a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add):
+    """n = 1 to 6 rows of one panel."""
+    if n == 6:
+        TILE6(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+    elif n == 1:
+        TILE1(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+    elif n == 2:
+        TILE2(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+    elif n == 3:
+        TILE3(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+    elif n == 4:
+        TILE4(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+    else:
+        TILE5(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+
+
+def gemm(op, step, thread):
+    """Work items are panels x blocks of rows, taken from the counter: a slow core takes fewer."""
+    rows, panels, k = get(step, get(op, ROWS)), get(op, PANELS), get(op, K)
+    blocks = (rows + TASK_ROWS - 1) // TASK_ROWS
+    while True:
+        task = fetch_add(op + 8 * COUNTER, 1)
+        if task >= panels * blocks:
+            return
+        panel = task // blocks
+        row = (task - panel * blocks) * TASK_ROWS
+        end = min(rows, row + TASK_ROWS)
+        column = panel * (PANEL * 4)  # bytes of a panel's 64 float32
+        while row < end:
+            left = end - row
+            n = left if left <= MAX_ROWS else (MAX_ROWS if left >= 2 * MAX_ROWS else (left + 1) // 2)
+            _rows(
+                n,
+                get(op, A) + row * get(op, A_STRIDE),
+                get(op, A_STRIDE),
+                get(op, A_SCALE) + 4 * row,
+                get(op, W) + panel * PANEL * k,
+                get(op, W_SCALE) + column,
+                get(op, W_OFFSET) + column,
+                get(op, BIAS) + column,
+                k,
+                get(op, OUT) + row * get(op, OUT_STRIDE) + column,
+                get(op, OUT_STRIDE),
+                get(op, ADD),
+            )
+            row += n
+
+
+KERNELS = {"gemm": gemm}

@@ -1,0 +1,223 @@
+"""A numpy twin of every kernel: the tests' truth, and the path for CPUs that we have no kernel for.
+
+A twin takes the same `Operation` and the same formats. Where a compiled kernel rounds once per step, its twin does the same in
+the same order and is equal bit for bit; attention, where compiled code fuses multiply and add, is done in float64 here.
+With float32 in place of the int8 buffers and matrices the same functions are the fp32 reference path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from senryu.kernels.layout import PAGE, Operation
+from senryu.kernels.pack import unpack
+
+TINY, LIMIT = np.float32(1e-30), np.float32(127)
+EXACT = 1024  # products of int8 by int8 that float32 sums exactly: 1024 * 127 * 128 < 2^24
+EXP_LOW, EXP_HIGH, LOG2E = np.float32(-87.33654), np.float32(88.0), np.float32(1.4426950408889634)
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+EXP_POLYNOMIAL = np.array(
+    [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1], np.float32
+)
+Step = dict[str, Any]  # the fields of layout.STEP, arrays in place of addresses
+
+
+def exp(x: np.ndarray) -> np.ndarray:
+    """simd.exp, step by step in float32."""
+    x = np.minimum(np.maximum(x, EXP_LOW), EXP_HIGH)
+    n = np.rint(x * LOG2E)
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    p = np.full_like(r, EXP_POLYNOMIAL[0])
+    for coefficient in EXP_POLYNOMIAL[1:]:
+        p = p * r + coefficient
+    y = (p * r * r + r) + np.float32(1)
+    return (y.view(np.int32) + (n.astype(np.int32) << 23)).view(np.float32)
+
+
+def lane_sum(x: np.ndarray) -> np.ndarray:
+    """Sum over the last axis [.., n] in simd's order: sixteen running lanes, then halves."""
+    total = np.zeros((*x.shape[:-1], 16), np.float32)
+    for i in range(0, x.shape[-1], 16):
+        total = total + x[..., i : i + 16]
+    for half in (8, 4, 2, 1):
+        total = total[..., :half] + total[..., half : 2 * half]
+    return total[..., 0]
+
+
+def quantize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [rows, n] -> (uint8 q + 128 [rows, n], float32 scale [rows])."""
+    high = np.abs(x).max(axis=1)
+    zero = high <= TINY
+    factor = np.where(zero, np.float32(0), LIMIT / np.where(zero, np.float32(1), high))
+    q = np.rint(x * factor[:, None]).astype(np.int32) + 128
+    return q.astype(np.uint8), np.where(zero, np.float32(0), high / LIMIT)
+
+
+def put_rows(op: Operation, x: np.ndarray) -> None:
+    """Rows to the operation's output: int8 with a scale, or float32 as they are."""
+    rows, n = x.shape
+    if op.out.dtype == np.uint8:
+        op.out[:rows, :n], op.out_scale[:rows] = quantize(x)
+    else:
+        op.out[:rows, :n] = x
+
+
+def embed(op: Operation, step: Step) -> None:
+    rows = op.table[step["tokens"]]
+    if op.half:
+        rows = (rows.astype(np.uint32) << 16).view(np.float32)
+    op.x[: len(rows), : op.hidden] = rows
+
+
+def norm(op: Operation, step: Step) -> None:
+    x = op.x[: step["rows"]] if op.rows == "rows" else op.x[step["sample_rows"]]
+    x = x[:, : op.n]
+    count = np.float32(op.n)
+    if op.centred:
+        x = x - (lane_sum(x) / count)[:, None]
+    factor = np.float32(1) / np.sqrt(lane_sum(x * x) / count + np.float32(op.eps))
+    put_rows(op, x * factor[:, None] * op.weight)
+
+
+def gemm(op: Operation, step: Step) -> None:
+    rows = step[op.rows]
+    a = op.a[:rows, : op.k]
+    if a.dtype == np.uint8:
+        q, w = a.astype(np.float32) - 128, unpack(op.w)
+        total = np.zeros((rows, len(w)))
+        for i in range(0, op.k, EXACT):
+            total += q[:, i : i + EXACT] @ w[:, i : i + EXACT].T.astype(np.float32)
+        value = total.astype(np.float32) * op.w_scale * op.a_scale[:rows, None] + op.bias
+    else:
+        value = a @ op.w.T + op.bias[: len(op.w)]
+    out = op.out[:rows, : value.shape[1]]
+    out[...] = out + value if op.add else value
+
+
+def rotate(x: np.ndarray, kind: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """Heads [rows, heads, head_dim] turned by cos, sin [rows, head_dim / 2]."""
+    if kind == 0:
+        return x
+    pairs = x.reshape(*x.shape[:2], 2, -1) if kind == 1 else x.reshape(*x.shape[:2], -1, 2).swapaxes(2, 3)
+    a, b = pairs[:, :, 0], pairs[:, :, 1]
+    c, s = cos[:, None], sin[:, None]
+    turned = np.stack([a * c - b * s, b * c + a * s], axis=2 if kind == 1 else 3)
+    return turned.reshape(x.shape)
+
+
+def head_norm(x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
+    if weight is None:
+        return x
+    factor = np.float32(1) / np.sqrt(lane_sum(x * x) / np.float32(x.shape[-1]) + np.float32(eps))
+    return x * factor[..., None] * weight
+
+
+def rope(op: Operation, step: Step) -> None:
+    rows, positions = step["rows"], step["positions"]
+    cos, sin = step["cos"][positions], step["sin"][positions]
+    width = op.heads + 2 * op.kv_heads
+    x = op.qkv[:rows, : width * op.head_dim].reshape(rows, width, op.head_dim)
+    q, k, v = np.split(x, [op.heads, op.heads + op.kv_heads], axis=1)
+    q = rotate(head_norm(q, op.q_norm, op.eps), op.rope, cos, sin) * np.float32(op.q_scale)
+    k = rotate(head_norm(k, op.k_norm, op.eps), op.rope, cos, sin)
+    op.qkv[:rows, : op.heads * op.head_dim] = q.reshape(rows, -1)
+    pages = step["page_table"][step["row_sequence"], positions // PAGE]
+    keys, values = halves(op.pool, op.head_dim)
+    keys[pages, :, :, positions % PAGE] = k
+    values[pages, :, positions % PAGE] = v
+
+
+def halves(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """K [pages, kv_heads, head_dim, 64] and V [pages, kv_heads, 64, head_dim] of a layer's pool, as views."""
+    pages, kv_heads = pool.shape[:2]
+    return pool[:, :, 0].reshape(pages, kv_heads, head_dim, PAGE), pool[:, :, 1].reshape(pages, kv_heads, PAGE, head_dim)
+
+
+def attend(op: Operation, step: Step) -> None:
+    keys, values = halves(op.pool, op.head_dim)
+    group, width = op.heads // op.kv_heads, op.heads * op.head_dim
+    for sequence in range(step["sequences"]):
+        rows = slice(step["row_start"][sequence], step["row_start"][sequence + 1])
+        positions = step["positions"][rows]
+        first = max(0, int(positions[0]) - op.window + 1) // PAGE if op.window else 0
+        pages = step["page_table"][sequence, first : int(positions[-1]) // PAGE + 1]
+        k = keys[pages].transpose(1, 2, 0, 3).reshape(op.kv_heads, op.head_dim, -1).astype(np.float64)
+        v = values[pages].transpose(1, 0, 2, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
+        q = op.qkv[rows, :width].reshape(len(positions), op.kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
+        scores = q.astype(np.float64) @ k[:, None]
+        distance = positions[:, None] - (first * PAGE + np.arange(k.shape[2]))
+        seen = (distance >= 0) & ((distance < op.window) if op.window else True)
+        scores = np.where(seen, scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        v = np.where(seen.any(axis=0)[:, None], v, 0)  # a slot that nobody wrote may hold anything, and 0 * nan is nan
+        mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ v[:, None]
+        op.out[rows, :width] = mixed.transpose(2, 0, 1, 3).reshape(len(positions), width)
+
+
+def gather(op: Operation, step: Step) -> None:
+    put_rows(op, op.x[: step["rows"], : op.heads * op.head_dim])
+
+
+def glu(op: Operation, step: Step) -> None:
+    gate, up = op.x[: step["rows"], : op.n], op.x[: step["rows"], op.n : 2 * op.n]
+    product = gate * (np.float32(1) / (np.float32(1) + exp(np.float32(0) - gate))) * up
+    op.x[: step["rows"], : op.n] = product
+    put_rows(op, product)
+
+
+def plan(op: Operation, step: Step) -> None:
+    step["row_sequence"] = np.repeat(np.arange(step["sequences"]), np.diff(step["row_start"]))
+
+
+def mix(z: int) -> int:
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return z ^ (z >> 31)
+
+
+def uniform(seed: int, position: int) -> float:
+    """The draw of sample.py: [0, 1) from (seed, position)."""
+    golden, whole = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
+    return (mix((mix((seed + golden) & whole) + position * golden) & whole) >> 11) * 2.0**-53
+
+
+def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+    """float64 weights of the tokens that may be drawn, 0 for the others; not normalised."""
+    inverse = np.float32(1) / max(np.float32(temperature), np.float32(1e-5))
+    weights = exp((logits - logits.max()) * inverse).astype(np.float64)
+    order = np.argsort(-weights, kind="stable")
+    kept = top_k if 0 < top_k < len(weights) else len(weights)
+    if top_p < 1:
+        cumulative = np.cumsum(weights[order[:kept]])
+        kept = min(kept, int(np.searchsorted(cumulative, float(np.float32(top_p)) * cumulative[-1])) + 1)
+    result = np.zeros(len(weights))
+    result[order[:kept]] = weights[order[:kept]]
+    return result
+
+
+def sample(op: Operation, step: Step) -> None:
+    for row in range(step["sampled"]):
+        logits = op.logits[row, : op.vocab]
+        if step["temperature"][row] > 0:
+            weights = distribution(logits, step["temperature"][row], int(step["top_k"][row]), float(step["top_p"][row]))
+            position = int(step["positions"][step["sample_rows"][row]])
+            cumulative = np.cumsum(weights)
+            target = uniform(int(step["seeds"][row]), position) * cumulative[-1]
+            op.out[row] = min(int(np.searchsorted(cumulative, target, side="right")), int(np.flatnonzero(weights)[-1]))
+        else:
+            op.out[row] = int(np.argmax(logits))
+
+
+TWINS: dict[str, Callable[[Operation, Step], None]] = {
+    function.__name__: function for function in (plan, embed, norm, gemm, rope, attend, gather, glu, sample)
+}
+
+
+def run(operations: list[Operation], step: Step) -> None:
+    """The whole forward pass: what forward.step does, by the twins."""
+    with np.errstate(under="ignore"):
+        for op in operations:
+            TWINS[op.kind](op, step)

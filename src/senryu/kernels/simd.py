@@ -1,0 +1,247 @@
+"""The vector vocabulary: what kernels may ask of the CPU, as Numba intrinsics. The port boundary between CPUs.
+
+Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes held in one register; operations on it round once per step and
+never contract, so numpy can follow bit for bit, except `fma`. Needs AVX-512 F, BW, VL and VNNI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F32, F64 = ir.FloatType(), ir.DoubleType()
+V16F, V16I, V64B = ir.VectorType(F32, 16), ir.VectorType(I32, 16), ir.VectorType(I8, 64)
+LANES = 16
+
+
+class F32x16(types.Type):
+    """Sixteen float32 lanes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="F32x16")
+
+
+@register_model(F32x16)
+class _F32x16Model(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, V16F)
+
+
+vec = F32x16()
+Emit = Callable[..., ir.Value]
+
+
+def declare(b: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Type], variadic: bool = False) -> ir.Function:
+    """The external or LLVM function of that full name (llvmlite cannot mangle vector types itself)."""
+    return b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(result, arguments, variadic), name=name)
+
+
+def at(b: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
+    return b.inttoptr(address, ir.PointerType(kind))
+
+
+def offset(b: ir.IRBuilder, address: ir.Value, count: int) -> ir.Value:
+    return b.add(address, ir.Constant(I64, count)) if count else address
+
+
+def broadcast(b: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    empty = ir.Constant(kind, ir.Undefined)
+    return b.shuffle_vector(b.insert_element(empty, value, ir.Constant(I32, 0)), empty, ir.Constant(V16I, [0] * 16))
+
+
+def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    return b.call(declare(b, "llvm.fma.v16f32", V16F, [V16F] * 3), [x, y, z])
+
+
+def emit_dot(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Sixteen int32 sums of four u8 x s8 products each."""
+    return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V16I, [V16I, V64B, V64B]), [total, unsigned, signed])
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(V16F, [value] * 16)
+
+
+def nullary(result: Any, emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx):
+        return result(), lambda context, b, sig, args: emit(b) if result is not types.void else _void(context, emit(b))
+
+    return call
+
+
+def unary(result: Any, first: Any, emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx, x):
+        return result(first), lambda context, b, sig, args: emit(b, *args)
+
+    return call
+
+
+def binary(result: Any, first: Any, second: Any, emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx, x, y):
+        def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
+            value = emit(b, *args)
+            return context.get_dummy_value() if result is types.void else value
+
+        return result(first, second), lower
+
+    return call
+
+
+def ternary(result: Any, first: Any, second: Any, third: Any, emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx, x, y, z):
+        return result(first, second, third), lambda context, b, sig, args: emit(b, *args)
+
+    return call
+
+
+def quaternary(result: Any, kinds: tuple[Any, Any, Any, Any], emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx, x, y, z, w):
+        def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
+            value = emit(b, *args)
+            return context.get_dummy_value() if result is types.void else value
+
+        return result(*kinds), lower
+
+    return call
+
+
+def _void(context: Any, _: Any) -> Any:
+    return context.get_dummy_value()
+
+
+# *** memory ***
+
+address = types.int64
+f32 = unary(types.float32, address, lambda b, a: b.load(at(b, a, F32), align=4))
+f64 = unary(types.float64, address, lambda b, a: b.load(at(b, a, F64), align=8))
+i64 = unary(types.int64, address, lambda b, a: b.load(at(b, a, I64), align=8))
+i32 = unary(types.int64, address, lambda b, a: b.sext(b.load(at(b, a, I32), align=4), I64))
+get = binary(
+    *(types.int64, address, types.int64),
+    lambda b, a, slot: b.load(at(b, b.add(a, b.shl(slot, ir.Constant(I64, 3))), I64), align=8),
+)
+put_f32 = binary(types.void, address, types.float32, lambda b, a, v: b.store(v, at(b, a, F32), align=4))
+put_f64 = binary(types.void, address, types.float64, lambda b, a, v: b.store(v, at(b, a, F64), align=8))
+put_i32 = binary(types.void, address, types.int64, lambda b, a, v: b.store(b.trunc(v, I32), at(b, a, I32), align=4))
+put_i64 = binary(types.void, address, types.int64, lambda b, a, v: b.store(v, at(b, a, I64), align=8))
+load = unary(vec, address, lambda b, a: b.load(at(b, a, V16F), align=4))
+store = binary(types.void, address, vec, lambda b, a, v: b.store(v, at(b, a, V16F), align=4))
+
+
+def _load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
+    """Sixteen bfloat16 are the upper halves of sixteen float32."""
+    wide = b.zext(b.load(at(b, a, ir.VectorType(I16, 16)), align=2), V16I)
+    return b.bitcast(b.shl(wide, ir.Constant(V16I, [16] * 16)), V16F)
+
+
+def _store_u8(b: ir.IRBuilder, a: ir.Value, v: ir.Value) -> ir.Value:
+    """round half to even, plus 128, as bytes: v must lie within -128..127 after rounding."""
+    rounded = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [v])
+    whole = b.add(b.fptosi(rounded, V16I), ir.Constant(V16I, [128] * 16))
+    return b.store(b.trunc(whole, ir.VectorType(I8, 16)), at(b, a, ir.VectorType(I8, 16)), align=1)
+
+
+load_bf16 = unary(vec, address, _load_bf16)
+store_u8 = binary(types.void, address, vec, _store_u8)
+
+# *** arithmetic ***
+
+splat = unary(vec, types.float32, lambda b, x: broadcast(b, x, V16F))
+add = binary(vec, vec, vec, lambda b, x, y: b.fadd(x, y))
+sub = binary(vec, vec, vec, lambda b, x, y: b.fsub(x, y))
+mul = binary(vec, vec, vec, lambda b, x, y: b.fmul(x, y))
+div = binary(vec, vec, vec, lambda b, x, y: b.fdiv(x, y))
+fma = ternary(vec, vec, vec, vec, emit_fma)
+
+
+def _maximum(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _absolute(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    return b.call(declare(b, "llvm.fabs.v16f32", V16F, [V16F]), [x])
+
+
+def _reduce(b: ir.IRBuilder, x: ir.Value, combine: Emit) -> ir.Value:
+    """Halves are combined until one lane is left: a fixed order."""
+    lanes = 16
+    while lanes > 1:
+        lanes //= 2
+        high = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes, 2 * lanes)))
+        low = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        x = combine(b, b.shuffle_vector(x, x, low), b.shuffle_vector(x, x, high))
+    return b.extract_element(x, ir.Constant(I32, 0))
+
+
+def _keep(b: ir.IRBuilder, x: ir.Value, first: ir.Value, end: ir.Value, other: ir.Value) -> ir.Value:
+    """Lanes first <= i < end of x, `other` elsewhere."""
+    lane = ir.Constant(ir.VectorType(I64, 16), list(range(16)))
+
+    def wide(value: ir.Value) -> ir.Value:
+        empty = ir.Constant(ir.VectorType(I64, 16), ir.Undefined)
+        return b.shuffle_vector(b.insert_element(empty, value, ir.Constant(I32, 0)), empty, ir.Constant(V16I, [0] * 16))
+
+    inside = b.and_(b.icmp_signed(">=", lane, wide(first)), b.icmp_signed("<", lane, wide(end)))
+    return b.select(inside, x, broadcast(b, other, V16F))
+
+
+EXP_LOW, EXP_HIGH, LOG2E = -87.33654, 88.0, 1.4426950408889634
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+EXP_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+
+def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """exp by Cephes' expf (2 ulp), input clamped to the range of normal float32; exp(0) is exactly 1."""
+    x = _maximum(b, x, _constant(EXP_LOW))
+    x = b.select(b.fcmp_ordered("<", x, _constant(EXP_HIGH)), x, _constant(EXP_HIGH))
+    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    r = b.fsub(x, b.fmul(n, _constant(LN2_HIGH)))
+    r = b.fsub(r, b.fmul(n, _constant(LN2_LOW)))
+    p = _constant(EXP_POLYNOMIAL[0])
+    for coefficient in EXP_POLYNOMIAL[1:]:
+        p = b.fadd(b.fmul(p, r), _constant(coefficient))
+    y = b.fadd(b.fadd(b.fmul(b.fmul(p, r), r), r), _constant(1.0))
+    power = b.shl(b.fptosi(n, V16I), ir.Constant(V16I, [23] * 16))
+    return b.bitcast(b.add(b.bitcast(y, V16I), power), V16F)
+
+
+maximum = binary(vec, vec, vec, _maximum)
+absolute = unary(vec, vec, _absolute)
+exp = unary(vec, vec, _exp)
+sum_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, lambda b, x, y: b.fadd(x, y)))
+max_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, _maximum))
+keep = quaternary(vec, (vec, types.int64, types.int64, types.float32), _keep)
+
+# *** threads ***
+
+FUTEX, FUTEX_WAIT, FUTEX_WAKE = 202, 128, 129  # Linux x86-64: the system call's number; operations with the private flag
+
+
+def _futex(b: ir.IRBuilder, word: ir.Value, operation: int, value: ir.Value) -> ir.Value:
+    null = ir.Constant(I64, 0)
+    arguments = [ir.Constant(I64, FUTEX), word, ir.Constant(I64, operation), value, null, null, null]
+    return b.call(declare(b, "syscall", I64, [I64], variadic=True), arguments)
+
+
+def _call_kernel(b: ir.IRBuilder, function: ir.Value, op: ir.Value, step: ir.Value, thread: ir.Value) -> ir.Value:
+    kind = ir.FunctionType(ir.VoidType(), [I64] * 3)
+    return b.call(b.inttoptr(function, ir.PointerType(kind)), [op, step, thread])
+
+
+fetch_add = binary(types.int64, address, types.int64, lambda b, a, v: b.atomic_rmw("add", at(b, a, I64), v, "seq_cst"))
+load_acquire = unary(types.int64, address, lambda b, a: b.load_atomic(at(b, a, I64), ordering="seq_cst", align=8))
+pause = nullary(types.void, lambda b: b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), []))
+yield_core = nullary(types.void, lambda b: b.call(declare(b, "sched_yield", I32, []), []))
+futex_wait = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAIT, v))
+futex_wake = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAKE, v))
+call_kernel = quaternary(types.void, (types.int64,) * 4, _call_kernel)

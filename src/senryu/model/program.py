@@ -1,0 +1,193 @@
+"""A model ready to run: spec + packed weights become the list of operations that the kernels walk, over one pool of K/V pages.
+
+The list is the same for compiled kernels, for their numpy twins and for the fp32 reference; only formats and runner differ.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from senryu import kernels as kernel_package
+from senryu.kernels import reference
+from senryu.kernels.batch import DTYPES, Batch
+from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, records
+from senryu.model.layers import Buffers, build_operations
+from senryu.model.rope import rope_table
+from senryu.model.spec import ModelError, ModelSpec
+from senryu.model.transformer import Float32Weights
+
+KernelPath = Literal["auto", "avx512", "numpy", "fp32"]
+
+
+class Program:
+    """A model ready to run on this CPU: packed weights, K/V page pool, thread team. One step at a time.
+
+    Not thread-safe: one caller. Results of a row are bit-identical whatever else is in the batch, however a prompt is cut
+    into steps and however many threads run ("avx512"; the numpy paths hold to that but for the last bits of BLAS).
+    """
+
+    page_size = PAGE
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Float32Weights,
+        *,
+        pages: int,
+        max_rows: int = 512,
+        max_sequences: int = 64,
+        threads: int | None = None,
+        kernels: KernelPath = "auto",
+        cache_dir: Path | None = None,
+        progress: kernel_package.Progress | None = None,
+    ) -> None:
+        """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
+
+        pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
+        usable cores unless given. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
+        Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
+        """
+        self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
+        if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
+            raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
+        self.kernels = choose_kernels(spec, kernels)
+        self.threads = (threads or usable_cores()) if self.kernels == "avx512" else 1
+        compiled = None
+        if self.kernels == "avx512":
+            compiled = kernel_package.load(cache_dir or Path.home() / ".senryu" / "cache" / "kernels", progress)
+        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, quantized=self.kernels != "fp32")
+        self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
+        self.logits = self._buffers.logits[:, : spec.vocab]
+        self._inputs = {name: self._input(name) for name in DTYPES}
+        self._rope = (np.empty((0, spec.head_dim // 2), np.float32),) * 2
+        self._team = _Team(compiled, self._operations, self._buffers, self._inputs, self.threads) if compiled else None
+        self._closed = False
+
+    def _input(self, name: str) -> np.ndarray:
+        """The fixed place of one of the batch's arrays."""
+        if name == "page_table":
+            return np.zeros((self.max_sequences, self.pages), np.int32)
+        size = {"tokens": self.max_rows, "positions": self.max_rows, "row_start": self.max_sequences + 1}
+        return aligned((size.get(name, self.max_sequences),), DTYPES[name])
+
+    def step(self, batch: Batch) -> np.ndarray:
+        """Compute the batch's rows, write their K/V, and sample: int32 [sampled]. The GIL is released while compiled code runs.
+
+        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], until the next step. Raises TypeError or ValueError for
+        a batch that does not fit, before anything is written, and RuntimeError after close().
+        """
+        if self._closed:
+            raise RuntimeError("this program is closed")
+        batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
+        self._grow_rope(int(batch.positions.max()) + 1)
+        counts = {"rows": len(batch.tokens), "sequences": len(batch.row_start) - 1, "sampled": len(batch.sample_rows)}
+        if self._team:
+            for name, place in self._inputs.items():
+                array = getattr(batch, name)
+                if array.ndim == 2:  # a table may be wider than any sequence needs
+                    width = min(array.shape[1], place.shape[1])
+                    place[: len(array), :width] = array[:, :width]
+                else:
+                    place[: len(array)] = array
+            self._team.run(counts, self._rope)
+        else:
+            cos, sin = self._rope
+            arrays = {name: getattr(batch, name) for name in DTYPES}
+            reference.run(self._operations, {**counts, **arrays, "cos": cos, "sin": sin})
+        return self._buffers.sampled[: counts["sampled"]].copy()
+
+    def _grow_rope(self, positions: int) -> None:
+        """Tables for all positions so far, doubled when outgrown: a long context pays for itself only when it comes."""
+        have = len(self._rope[0])
+        if positions > have:
+            more = rope_table(self.spec, np.arange(have, max(positions, 2 * have, 1024)))
+            cos, sin = (np.concatenate(pair) for pair in zip(self._rope, more))
+            self._rope = cos, sin
+
+    def copy_page(self, src: int, dst: int) -> None:
+        """Copy one page's K/V at all layers. Raises IndexError for a page outside the pool."""
+        if not (0 <= src < self.pages and 0 <= dst < self.pages):
+            raise IndexError(f"pages are 0..{self.pages - 1}, asked to copy {src} to {dst}")
+        self._buffers.pool[:, dst] = self._buffers.pool[:, src]
+
+    def close(self) -> None:
+        """Stop the team. The program cannot run any more; closing twice is fine."""
+        self._closed = True
+        if self._team:
+            self._team.close()
+
+    @staticmethod
+    def page_bytes(spec: ModelSpec) -> int:
+        """Bytes of K/V that one page of 64 tokens takes, all layers together."""
+        return len(spec.layers) * spec.kv_heads * 2 * spec.head_dim * PAGE * np.dtype(np.float32).itemsize
+
+
+class _Team:
+    """The compiled path: records filled once, threads that wait inside compiled code, and a call per step."""
+
+    def __init__(
+        self,
+        compiled: kernel_package.Kernels,
+        operations: list[Operation],
+        buffers: Buffers,
+        inputs: dict[str, np.ndarray],
+        threads: int,
+    ) -> None:
+        self._records = records(operations, compiled.addresses)
+        self._step, self._sync = aligned((len(STEP),), np.int64), aligned((SYNC_WORDS,), np.int64)
+        self._step[:], self._sync[:] = 0, 0
+        self._set(page_table_stride=inputs["page_table"].strides[0], **inputs, **buffers.plan)
+        self._entry = compiled.entries["step"]
+        shared = (self._records.ctypes.data, len(operations), self._step.ctypes.data, self._sync.ctypes.data, threads)
+        self._arguments = (*shared, 0)
+        workers = [
+            threading.Thread(target=self._entry, args=(*shared, t), name=f"senryu-kernel-{t}", daemon=True)
+            for t in range(1, threads)
+        ]
+        for worker in workers:
+            worker.start()
+        # the arrays must outlive the workers, which know only their addresses: the finaliser keeps them
+        kept = (operations, buffers, inputs, self._records, self._step, self._sync)
+        self._finalizer = weakref.finalize(self, _leave, compiled.entries["close"], self._arguments, workers, kept)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            self._step[STEP.index(name)] = encode(value)
+
+    def run(self, counts: dict[str, int], rope: tuple[np.ndarray, np.ndarray]) -> None:
+        cos, sin = rope
+        self._set(**counts, cos=cos, sin=sin, cos_stride=cos.strides[0])
+        self._entry(*self._arguments)
+
+    def close(self) -> None:
+        self._finalizer()
+
+
+def _leave(close: Callable[..., None], arguments: tuple[int, ...], workers: list[threading.Thread], kept: Any) -> None:
+    close(*arguments)
+    for worker in workers:
+        worker.join()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_kernels(spec: ModelSpec, wanted: str) -> str:
+    """The kernel path to take. Raises ModelError when the int8 formats do not suit the spec, ValueError for an unknown name."""
+    if wanted not in ("auto", "avx512", "numpy", "fp32"):
+        raise ValueError(f'kernels is "{wanted}": choose auto, avx512, numpy or fp32')
+    if wanted == "fp32":
+        return wanted
+    for name in ("hidden", "ffn", "head_dim"):
+        if getattr(spec, name) % 16:
+            raise ModelError(f'{name} is {getattr(spec, name)}, and int8 needs a multiple of 16: use kernels="fp32"')
+    return kernel_package.available()[0] if wanted == "auto" else wanted
