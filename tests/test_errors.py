@@ -15,6 +15,7 @@ TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     500: "api_error",
     529: "overloaded_error",

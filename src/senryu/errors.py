@@ -32,6 +32,7 @@ def _start(wording: str) -> Rule:
 ERRORS: dict[str, Rule] = {
     # the body as bytes
     "bad_json": _invalid("The request body is not valid JSON: {why}"),
+    "body_stalled": Rule(408, "timeout_error", "The request body stopped coming before it was complete"),
     "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),
     # the shape of a field
     "required": _invalid("{path}: Field required"),

@@ -8,7 +8,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
 from senryu.api.edge import Edge
@@ -35,18 +36,20 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         status = "draining" if drain.begun else "ok"
         return json_response({"status": status, "version": __version__}, 503 if drain.begun else 200)
 
-    async def nowhere(request: Request) -> Response:
-        raise SenryuError("no_route", method=request.method, path=request.scope["path"][:128])
-
     routes = [
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model_id:path}", models.retrieve, methods=["GET"]),
         Route("/health", health, methods=["GET"]),
-        Route("/{path:path}", nowhere),
+        Mount("/", nowhere),  # any other address or method
     ]
     return Starlette(routes=routes, middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)])
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Where no route leads. Raises SenryuError("no_route")."""
+    raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
 
 
 def serve_model(registry: Registry, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

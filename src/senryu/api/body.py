@@ -22,7 +22,10 @@ _ESCAPE = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]
 
 
 async def read_body(request: Request, stall_timeout: float) -> bytes:
-    """The whole body. Raises SenryuError("too_large"), or CallerGone when it stops coming for `stall_timeout` seconds."""
+    """The whole body.
+
+    Raises SenryuError when it is too large or stops coming for `stall_timeout` seconds, CallerGone when the caller hangs up.
+    """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > BODY_BYTES:
         raise SenryuError("too_large")
@@ -39,7 +42,9 @@ async def read_body(request: Request, stall_timeout: float) -> bytes:
             if size > BODY_BYTES:
                 raise SenryuError("too_large")
             chunks.append(chunk)
-    except (ClientDisconnect, TimeoutError) as error:
+    except TimeoutError as error:
+        raise SenryuError("body_stalled") from error
+    except ClientDisconnect as error:
         raise CallerGone from error
 
 

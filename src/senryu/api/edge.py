@@ -56,6 +56,8 @@ class Edge:
             return
         except SenryuError as error:
             response = json_response(envelope(error, request_id), error.status)
+            if error.status == 408:
+                response.headers["connection"] = "close"  # the rest of the body is not worth waiting for
         except Exception:
             logger.exception("%s failed", request_id)
             if started:

@@ -36,14 +36,17 @@ def check_bind(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SenryuError("port_taken")."""
+    """A socket bound to the address. Raises SenryuError("port_taken")."""
+    sock: socket.socket | None = None
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-    except OSError as error:
-        raise SenryuError("port_taken", host=host, port=port, why=error.strerror or error) from error
+    except (OSError, OverflowError) as error:
+        if sock is not None:
+            sock.close()
+        raise SenryuError("port_taken", host=host, port=port, why=getattr(error, "strerror", None) or error) from error
     return sock
 
 
