@@ -40,7 +40,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: nothing is put before or after, and the text of a special token inside is plain text too."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        return _encode(self._plain, text)
 
     def encode_rendered(self, pieces: Sequence[str]) -> list[int]:
         """Ids of what a template rendered: special tokens are recognised within a piece, never across two.
@@ -51,8 +51,8 @@ class Tokenizer:
         for number, piece in enumerate(pieces):
             if number:  # a piece goes on in the middle of a text: no space of a sentence's beginning before it
                 head, piece = self._split_at_special(piece)
-                ids += self._continuation.encode(head, add_special_tokens=False).ids
-            ids += self._backend.encode(piece, add_special_tokens=False).ids
+                ids += _encode(self._continuation, head)
+            ids += _encode(self._backend, piece)
         return ids
 
     def decoder(self) -> StreamDecoder:
@@ -148,6 +148,11 @@ def named_tokens(path: Path) -> dict[str, str]:
     config = read_json(file) if file.exists() else {}
     named = {key: value.get("content") if isinstance(value, dict) else value for key, value in config.items()}
     return {key: value for key, value in named.items() if key.endswith("_token") and isinstance(value, str)}
+
+
+def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    # the batch call keeps no offsets into the text, which halves the time of a long prompt
+    return backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
 
 def _read_eos_ids(path: Path, backend: tokenizers.Tokenizer) -> set[int]:
