@@ -1,0 +1,96 @@
+"""Conversations of the data bundle -> the text of the model's chat template (tool blocks become calls and results)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from senryu.model.template import ChatTemplate
+from senryu.train.vocabulary import IDS
+
+TEMPLATE = Path(__file__).parent.parent / "models" / "nano" / "chat_template.jinja"
+
+# The wordings of sft/intents_slots: the message stands in a user turn with candidate labels, or alone under a system prompt.
+_MESSAGE = (
+    re.compile(r"\n\nMessage: (.*)\n\nAnswer with", re.S),
+    re.compile(r"^(.*)\n\nPick the best label", re.S),
+    re.compile(r'Which intent fits this [^?]*\? "(.*)"$', re.S),
+    re.compile(r"\n\nRequest: (.*)$", re.S),
+)
+INTENT_PROMPTS = {
+    "banking77": "Classify this banking message by intent.\n\n{message}\n\nIntent:",
+    "clinc150": "Classify this request by intent, or out_of_scope.\n\n{message}\n\nIntent:",
+}
+
+
+def _plain(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(b["text"] for b in content if b["type"] == "text")
+
+
+def to_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row's `system` and `messages` as the template's messages: `tool_calls` on assistants, role `tool` for results."""
+    out: list[dict[str, Any]] = []
+    if row.get("system"):
+        out.append({"role": "system", "content": row["system"]})
+    for message in row["messages"]:
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        for block in blocks:
+            if block["type"] == "tool_result":
+                out.append({"role": "tool", "content": _plain(block["content"])})
+        calls = [{"function": {"name": b["name"], "arguments": b["input"]}} for b in blocks if b["type"] == "tool_use"]
+        text = _plain(message["content"])
+        if calls:
+            out.append({"role": message["role"], "content": text, "tool_calls": calls})
+        elif text:
+            out.append({"role": message["role"], "content": text})
+    return out
+
+
+def to_tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """A row's tools with the schema under `parameters`, as OpenAI-style templates expect."""
+    tools = row.get("tools")
+    if not tools:
+        return None
+    return [{"name": t["name"], "description": t["description"], "parameters": t["input_schema"]} for t in tools]
+
+
+_TEMPLATE = ChatTemplate(TEMPLATE.read_text(encoding="utf8"), IDS)
+
+
+def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, *, answer: bool = False) -> str:
+    """A conversation as training text, by the renderer that serves; with `answer` it ends where the assistant is to speak.
+
+    Messages must not spell a special token (`vocabulary.contains_special`): the text is encoded as a whole.
+    """
+    return "".join(_TEMPLATE.render(messages, tools=tools, add_generation_prompt=answer))
+
+
+def intent_prompt(source: str, message: str) -> list[dict[str, Any]]:
+    """The evaluation's prompt for one message of `banking77` or `clinc150`; the expected answer is the bare label."""
+    return [{"role": "user", "content": INTENT_PROMPTS[source].format(message=message)}]
+
+
+def labelled_messages(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(source, message, label) of an intent row of banking77 or clinc150; nothing for rows of another form."""
+    if row["task"] != "intent" or row["source"] not in INTENT_PROMPTS:
+        return
+    user, answer = row["messages"][0]["content"], row["messages"][1]["content"]
+    if isinstance(answer, list):
+        label = next(str(b["input"]["intent"]) for b in answer if b["type"] == "tool_use")
+    elif answer.startswith("{"):
+        label = str(json.loads(answer)["intent"])
+    else:
+        label = answer
+    if row.get("system"):
+        yield row["source"], user, label
+        return
+    for pattern in _MESSAGE:
+        found = pattern.search(user)
+        if found:
+            yield row["source"], found.group(1), label
+            return

@@ -1,0 +1,51 @@
+"""Checkpoints: everything a run needs to go on bit for bit - weights, optimiser state, position, schedule, RNG."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from senryu.train.net import Net
+from senryu.train.optim import Optimisers, Schedule
+
+
+@dataclass
+class Progress:
+    """Where a stage stands. `row` is the data cursor; rows have the decay length."""
+
+    step: int = 0
+    tokens: int = 0
+    row: int = 0
+    seconds: float = 0.0  # of training, over all runs that resumed each other
+    decaying: bool = False
+
+
+def save_checkpoint(path: Path, net: Net, optimisers: Optimisers, progress: Progress, schedule: Schedule) -> None:
+    """Write atomically: a crash leaves the previous checkpoint whole."""
+    state = {
+        "net": net.state_dict(),
+        "optimisers": optimisers.state_dict(),
+        "progress": asdict(progress),
+        "schedule": asdict(schedule),
+        "rng": torch.get_rng_state(),
+    }
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, net: Net, optimisers: Optimisers) -> tuple[Progress, Schedule]:
+    """Restore a run in place. Raises FileNotFoundError, or RuntimeError where shapes differ from the recipe's."""
+    state = torch.load(path, weights_only=True)
+    net.load_state_dict(state["net"])
+    optimisers.load_state_dict(state["optimisers"])
+    torch.set_rng_state(state["rng"])
+    return Progress(**state["progress"]), Schedule(**state["schedule"])
+
+
+def load_weights(path: Path, net: Net) -> None:
+    """Only the weights of a checkpoint: where the next stage starts."""
+    net.load_state_dict(torch.load(path, weights_only=True)["net"])

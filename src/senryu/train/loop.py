@@ -1,0 +1,117 @@
+"""The training loop of every stage: rows in, a trained net out; logs JSON lines, checkpoints, resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from senryu.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from senryu.train.net import Net
+from senryu.train.optim import Optimisers, Schedule
+from senryu.train.pack import document_numbers, targets
+from senryu.train.recipe import StageRecipe
+
+STABLE_TIME = 0.74  # of a time budget: the decay's longer rows are slower per token
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a stage runs, as opposed to what it trains (the recipe)."""
+
+    out: Path
+    resume: bool = False
+    minutes: float | None = None  # time budget: the decay then starts by the clock, and the log says at which token
+    checkpoint_minutes: float = 5.0
+    stop_after_steps: int | None = None  # leave with a checkpoint, to be resumed
+    compile: bool = True
+
+
+def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOptions, *, assistant_only: bool) -> Progress:
+    """Train `net` in place on `rows` uint16 [n, decay_sequence] and return where it ended.
+
+    Writes `log.jsonl`, `last.pt`, and `stable.pt` (the state before the decay, from which a later run can go on).
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    optimisers = Optimisers(net, stage)
+    progress, schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
+    last = options.out / "last.pt"
+    if options.resume and last.exists():
+        progress, schedule = load_checkpoint(last, net, optimisers)
+    loss_of = _loss_function(net, stage, options.compile)
+    offset, started, saved = progress.seconds, time.monotonic(), time.monotonic()
+    first = progress.step
+    with (options.out / "log.jsonl").open("a", encoding="utf8") as log:
+        while progress.tokens < schedule.tokens:
+            if not progress.decaying:
+                schedule = _by_clock(schedule, stage, options, progress)
+                if progress.tokens >= schedule.decay_start:
+                    progress.decaying = True
+                    save_checkpoint(options.out / "stable.pt", net, optimisers, progress, schedule)
+                    _write(log, event="decay", **asdict(progress), schedule=asdict(schedule))
+            entropy = _accumulate(loss_of, _next_batch(rows, stage, progress, assistant_only))
+            factor = schedule.factor(progress.tokens)
+            norm = optimisers.step(factor)
+            progress.step += 1
+            progress.tokens += stage.batch_tokens
+            progress.seconds = offset + time.monotonic() - started
+            if progress.step % LOG_EVERY == 0 or progress.step <= LOG_EVERY:
+                _write(log, **asdict(progress), loss=round(entropy, 5), grad_norm=round(norm, 4), lr_factor=round(factor, 5))
+            if time.monotonic() - saved > options.checkpoint_minutes * 60:
+                save_checkpoint(last, net, optimisers, progress, schedule)
+                saved = time.monotonic()
+            if options.stop_after_steps is not None and progress.step - first >= options.stop_after_steps:
+                break
+        save_checkpoint(last, net, optimisers, progress, schedule)
+        _write(log, event="end", **asdict(progress), schedule=asdict(schedule))
+    return progress
+
+
+def _by_clock(schedule: Schedule, stage: StageRecipe, options: RunOptions, progress: Progress) -> Schedule:
+    """With a time budget, fix the total as soon as the stable part's time is over; the decay keeps its share of tokens."""
+    if options.minutes is None or progress.seconds < options.minutes * 60 * STABLE_TIME or progress.step == 0:
+        return schedule
+    share = stage.decay_tokens / stage.tokens
+    decay = round(progress.tokens * share / (1 - share) / stage.batch_tokens) * stage.batch_tokens
+    return Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
+
+
+def _next_batch(rows: np.ndarray, stage: StageRecipe, progress: Progress, assistant_only: bool) -> list[Tensor]:
+    """Tokens, document numbers and targets, int64 [batch_tokens / length, length]; moves the cursor."""
+    count = stage.batch_tokens // stage.decay_sequence
+    picked = rows[np.arange(progress.row, progress.row + count) % len(rows)]
+    progress.row += count
+    picked = picked.reshape(-1, stage.decay_sequence if progress.decaying else stage.sequence)
+    wanted = targets(picked, assistant_only=assistant_only)
+    return [torch.from_numpy(a) for a in (picked.astype(np.int64), document_numbers(picked), wanted)]
+
+
+LossFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _loss_function(net: Net, stage: StageRecipe, compiled: bool) -> LossFunction:
+    def loss(tokens: Tensor, document: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return net.loss(tokens, document, wanted, stage.z_loss)
+
+    return torch.compile(loss, dynamic=False) if compiled else loss
+
+
+def _accumulate(loss_of: LossFunction, batch: list[Tensor]) -> float:
+    loss, entropy = loss_of(*batch)
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the loss is not finite; lower lr_matrix or lr_vector and resume from last.pt")
+    loss.backward()
+    return float(entropy.detach())
+
+
+def _write(log: object, **entry: object) -> None:
+    line = json.dumps({k: round(v, 1) if k == "seconds" and isinstance(v, float) else v for k, v in entry.items()})
+    print(line, file=log, flush=True)  # type: ignore[call-overload]
