@@ -167,11 +167,16 @@ def test_directories(checkpoint: Path, tmp_path: Path) -> None:
     expected = ModelFiles(checkpoint, checkpoint.name, f"path:{checkpoint}")
     assert resolve(f"path:{checkpoint}", tmp_path) == expected
     assert resolve(str(checkpoint), tmp_path) == expected
-    mine = tmp_path / "models" / "mine"
-    mine.mkdir(parents=True)
-    (mine / "config.json").write_text("{}")
+
+
+def test_a_name_is_a_directory_in_home(tmp_path: Path) -> None:
+    mine = model_directory(tmp_path / "models" / "mine")
+    (tmp_path / "models" / "broken").mkdir()
+    (tmp_path / "models" / "broken" / "config.json").write_text("{}")
     assert resolve("mine", tmp_path) == ModelFiles(mine, "mine", "mine")
-    assert ModelFiles(mine, "mine", "mine") in local_models(tmp_path)
+    assert [files.ref for files in local_models(tmp_path)] == ["nano", "mine"]
+    with pytest.raises(ModelError, match="model_type None is not supported"):
+        describe(resolve("broken", tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_yarn_attention_factor(rope: dict[str, Any], factor: float) -> None:
     assert spec.rope_scaling.attention_factor == pytest.approx(factor)
 
 
+def test_yarn_lengthens_the_context() -> None:
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    for length, context in ((32768, 131072), (131072, 131072), (200000, 200000)):
+        spec = read_spec(config("qwen2", max_position_embeddings=length, rope_scaling=rope))
+        assert spec.max_position == context
+
+
 def test_old_and_new_rope_keys_mean_the_same() -> None:
     old = config("qwen3", rope_theta=1e6, rope_scaling={"type": "yarn", "factor": 2.0})
     new = config("qwen3", rope_parameters={"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e6})

@@ -59,17 +59,18 @@ def resolve(ref: str, home: Path, *, download: Download | None = None) -> ModelF
 
 
 def local_models(home: Path) -> list[ModelFiles]:
-    """The models that need no download: nano, then the directories and the finished downloads in home/models by name."""
-    found = [resolve(NANO, home)] if (_nano() / "config.json").exists() else []
+    """The models that need no download: nano, then the directories and the finished downloads in home/models by name.
+
+    What is there but cannot run (another family, files missing) is left out; `resolve` and `describe` say why.
+    """
+    found = [resolve(NANO, home)]
     for entry in sorted((home / "models").glob("*")) if (home / "models").is_dir() else []:
         if entry.name.startswith("models--"):
             repository = entry.name.removeprefix("models--").replace("--", "/")
-            for snapshot in sorted((entry / "snapshots").glob("*")):
-                if _has_weights(snapshot):
-                    found.append(_download(snapshot, repository))
-        elif (entry / "config.json").exists():
+            found += [_download(snapshot, repository) for snapshot in sorted((entry / "snapshots").glob("*"))]
+        elif entry.is_dir():
             found.append(ModelFiles(entry, entry.name, entry.name))
-    return found
+    return [files for files in found if _runs(files)]
 
 
 def describe(files: ModelFiles) -> dict[str, Any]:
@@ -134,6 +135,14 @@ def _directory(path: Path, name: str, ref: str) -> ModelFiles:
 
 def _download(snapshot: Path, repository: str) -> ModelFiles:
     return ModelFiles(snapshot, repository.rpartition("/")[2], f"hf:{repository}@{snapshot.name}", snapshot.name)
+
+
+def _runs(files: ModelFiles) -> bool:
+    try:
+        describe(files)
+    except ModelError:
+        return False
+    return True
 
 
 def _has_weights(path: Path) -> bool:

@@ -121,6 +121,7 @@ _SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
     "attention_sinks": _OFF,
     "use_bidirectional_attention": _OFF,
     "clip_qkv": (None,),
+    "rope_interleaved": _OFF,
     "scale_emb": _ONE,
     "scale_depth": _ONE,
 }
@@ -192,7 +193,7 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         head_dim=head_dim,
         ffn=_size(config, "intermediate_size"),
         vocab=vocab,
-        max_position=_size(config, "max_position_embeddings"),
+        max_position=_context(config, scaling),
         norm="layer" if cohere else "rms",
         norm_eps=_number(config, "layer_norm_eps" if cohere else "rms_norm_eps", 1e-6),
         parallel_block=cohere,
@@ -306,6 +307,14 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         attention_factor=_yarn_attention_factor(rope, factor),
         truncate=_typed(rope, "truncate", bool, True),
     )
+
+
+def _context(config: dict[str, Any], scaling: RopeScaling | None) -> int:
+    """Tokens that the positions are made for. YaRN is often switched on without raising max_position_embeddings."""
+    longest = _size(config, "max_position_embeddings")
+    if scaling is not None and scaling.kind == "yarn":
+        longest = max(longest, int(scaling.factor * scaling.original_max_position))
+    return longest
 
 
 def _yarn_attention_factor(rope: dict[str, Any], factor: float) -> float:

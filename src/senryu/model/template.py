@@ -127,6 +127,7 @@ class _Guard:
     """Puts a separator into every text that would otherwise hold, or complete, a special token."""
 
     def __init__(self, special_tokens: Mapping[str, int]) -> None:
+        # a token of one letter cannot be cut; no family has one
         texts = sorted((text for text in special_tokens if len(text) > 1), key=len, reverse=True)
         # a lookahead finds overlapping occurrences too; each is cut after its first character
         self._whole = re.compile(f"(?s)(?=(?:{'|'.join(map(re.escape, texts))}))(.)") if texts else None
