@@ -67,11 +67,6 @@ class Weights(Mapping[str, np.ndarray]):
         """Bytes of all tensors as stored."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    @property
-    def parameters(self) -> int:
-        """Number of weights in all tensors."""
-        return sum(array.size for array in self._arrays.values())
-
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every tensor's name, dtype, shape and content; equal however the tensors are sharded.
