@@ -33,10 +33,11 @@ _register()
 def main() -> None:
     """Entry point: errors say what, why and what to type next; exit codes 0 ok, 1 failure, 2 usage, 130 interrupted."""
     from senryu.errors import SenryuError
+    from senryu.model.spec import ModelError
 
     try:
         app()
-    except SenryuError as error:
+    except (SenryuError, ModelError) as error:
         print(f"senryu: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ def cpu_name() -> str:
 
 def machine(settings: Settings) -> dict[str, Any]:
     """The facts that every published figure carries."""
-    import numba
+    from importlib.metadata import version as installed
 
     from senryu import __version__, kernels
 
@@ -37,7 +37,7 @@ def machine(settings: Settings) -> dict[str, Any]:
         "kernels": kernels.available()[0],
         "senryu": __version__,
         "python": platform.python_version(),
-        "numba": numba.__version__,
+        "numba": installed("numba"),
     }
 
 
