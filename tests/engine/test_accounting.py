@@ -64,4 +64,4 @@ class Mix(RuleBasedStateMachine):
 
 
 TestMix = Mix.TestCase
-TestMix.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+TestMix.settings = settings(max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -34,20 +34,19 @@ def test_a_batch_holds_what_the_plan_says() -> None:
 
 def test_pace_doubles_up_to_the_largest_batch_and_shrinks_at_once() -> None:
     pace = Pace(0.1, max_rows=512)
-    assert pace.rows(alone=False) == 64
+    assert pace.rows == 64
     seen = []
     for _ in range(5):
-        rows = pace.rows(alone=False)
+        rows = pace.rows
         seen.append(rows)
         pace.measure(rows, rows / 1e6)
     assert seen == [64, 128, 256, 512, 512]
     pace.measure(512, 1.0)
-    assert pace.rows(alone=False) == 51
-    assert pace.rows(alone=True) == 153
+    assert pace.rows == 51
     pace.measure(51, 10.0)
-    assert pace.rows(alone=False) == Pace.LEAST
+    assert pace.rows == Pace.LEAST
 
 
 @pytest.mark.parametrize("max_rows", [1, 20])
 def test_pace_never_asks_for_more_than_a_batch_holds(max_rows: int) -> None:
-    assert Pace(0.1, max_rows).rows(alone=True) == max_rows
+    assert Pace(0.1, max_rows).rows == max_rows

@@ -56,7 +56,8 @@ class FakeProgram:
             context = zlib.crc32(np.int32(token).tobytes(), context)
 
     def step(self, batch: Batch) -> np.ndarray:
-        """See `Program.step`. Takes seconds_per_step + rows * seconds_per_row, asleep."""
+        """See `Program.step`: refuses what that refuses. Takes seconds_per_step + rows * seconds_per_row, asleep."""
+        batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
         if delay := self._seconds_per_step + len(batch.tokens) * self._seconds_per_row:
             time.sleep(delay)
         owner = np.repeat(np.arange(len(batch.row_start) - 1), np.diff(batch.row_start))

@@ -20,8 +20,7 @@ class LocalEngine:
     ) -> None:
         """
         max_context: tokens of one request at most; by default as many as the model's positions and the pool allow.
-        step_seconds: what a step should take while several requests share the engine (it bounds how long an abort or
-            a new request waits); a request alone gets steps of up to three times that.
+        step_seconds: what a step with prefill should take; it bounds how long an abort or a new request waits.
         check: verify the whole page accounting after every step (tests).
         """
         room = min(runner.spec.max_position, runner.pages * runner.page_size)

@@ -7,11 +7,11 @@ an inbox that it empties between steps; events leave as one call per step into t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 
@@ -65,7 +65,7 @@ class EngineLoop:
     """Runs `scheduler` over `runner` on its own thread until `close`, then closes `runner`."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, *, max_pages: int, step_seconds: float, check: bool) -> None:
-        """step_seconds: what a step should take while requests share the engine. check: verify all pages after each step."""
+        """step_seconds: what a step with prefill should take. check: verify all pages after each step."""
         self._runner = runner
         self._scheduler = scheduler
         self._filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=max_pages)
@@ -74,8 +74,9 @@ class EngineLoop:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._streams: dict[Sequence, Stream] = {}
         self._closing = False
-        self._closed: EngineClosed | None = None  # why nothing is taken any more
-        self._gate = threading.Lock()  # between the last look into the inbox and who still wants to put something there
+        self._closed = ""  # why nothing is taken any more
+        self._cause: Exception | None = None
+        self._gate = threading.Lock()  # a request is either told of the close or refused, never forgotten between the two
         self.stats: EngineStats = scheduler.stats()  # replaced as a whole after each step: any thread may read it
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._main, name="senryu-engine", daemon=True)
@@ -83,58 +84,38 @@ class EngineLoop:
 
     def add(self, sequence: Sequence, stream: Stream) -> None:
         """Any thread. Raises EngineClosed after `close` or when the engine has failed."""
-
-        def add() -> None:
-            self._streams[sequence] = stream
-            self._scheduler.add(sequence)
-
-        self._put(add)
+        with self._gate:
+            if self._closed:
+                raise EngineClosed(self._closed) from self._cause
+            self._streams[sequence] = stream  # whatever happens from now on, this stream will be told
+            self._inbox.put(partial(self._scheduler.add, sequence))
 
     def abort(self, sequence: Sequence) -> None:
         """Any thread. Takes effect between steps; nothing happens when the sequence has ended."""
-
-        def abort() -> None:
-            if self._streams.pop(sequence, None) is not None:
-                self._scheduler.abort(sequence)
-
-        with contextlib.suppress(EngineClosed):
-            self._put(abort)
+        self._inbox.put(partial(self._abort, sequence))
 
     def close(self) -> None:
         """Any other thread. Ends the thread after the step that runs; open streams get EngineClosed."""
-
-        def close() -> None:
-            self._closing = True
-
-        with self._gate:
-            if self._closed is None:
-                self._inbox.put(close)
+        self._closing = True
+        self._inbox.put(lambda: None)  # wakes it
         self._thread.join()
 
-    def _put(self, message: Callable[[], None]) -> None:
-        with self._gate:
-            if self._closed is not None:
-                raise self._closed
-            self._inbox.put(message)
-
     def _main(self) -> None:
-        reason = EngineClosed("the engine is closed")
+        reason = "the engine is closed"
         try:
             while not self._closing:
                 self._receive()
                 if self._scheduler.busy and not self._closing:
                     self._step()
+            self._scheduler.clear()
+            self.stats = self._scheduler.stats()
         except Exception as error:  # a defect of the engine itself: better closed than wrong or silent
             log.exception("the engine has failed and is closed")
-            reason = EngineClosed(f"the engine has failed and is closed: {error!r}")
-            reason.__cause__ = error
+            reason = f"the engine has failed and is closed: {error!r}"
+            self._cause = error
         with self._gate:
             self._closed = reason
-        while not self._inbox.empty():
-            self._inbox.get()()
-        self._scheduler.clear()
-        self.stats = self._scheduler.stats()
-        self._fail(list(self._streams), reason)
+        self._fail(list(self._streams), EngineClosed, reason, self._cause)
         self._runner.close()
 
     def _receive(self) -> None:
@@ -148,7 +129,7 @@ class EngineLoop:
 
     def _step(self) -> None:
         scheduler = self._scheduler
-        budget = self._pace.rows(alone=len(scheduler.running) + len(scheduler.queue) == 1)
+        budget = self._pace.rows
         plan = scheduler.plan(budget)
         batch = self._filler.fill(plan)
         start = perf_counter()
@@ -172,26 +153,33 @@ class EngineLoop:
             stream = self._streams.pop(sequence) if sequence.finish else self._streams[sequence]
             by_loop.setdefault(stream.loop, []).append((stream, token, sequence.cached, sequence.finish))
         for loop, items in by_loop.items():
-            self._call(loop, _push_all, items)
+            if not _post(loop, _push_all, items):  # its consumers are gone and nobody will close their iterators
+                for sequence in [sequence for sequence, stream in list(self._streams.items()) if stream.loop is loop]:
+                    self._abort(sequence)
+
+    def _abort(self, sequence: Sequence) -> None:
+        if self._streams.pop(sequence, None) is not None:
+            self._scheduler.abort(sequence)
 
     def _fail_step(self, plan: Plan, error: Exception) -> None:
         self._scheduler.fail(plan)
-        failure = RuntimeError(f"the engine's step failed: {error!r}")
-        failure.__cause__ = error
-        self._fail(plan.sequences, failure)
+        self._fail(plan.sequences, RuntimeError, f"the engine's step failed: {error!r}", error)
 
-    def _fail(self, sequences: list[Sequence], error: Exception) -> None:
+    def _fail(self, sequences: list[Sequence], kind: type[Exception], message: str, cause: Exception | None) -> None:
         for sequence in sequences:
             stream = self._streams.pop(sequence)
-            self._call(stream.loop, stream.fail, error)
+            error = kind(message)  # one for each: raising adds a traceback to it
+            error.__cause__ = cause
+            _post(stream.loop, stream.fail, error)
 
-    def _call(self, loop: asyncio.AbstractEventLoop, function: Callable[..., None], argument: object) -> None:
-        try:
-            loop.call_soon_threadsafe(function, argument)
-        except RuntimeError:  # that loop is closed: its consumers are gone and nobody will close their iterators
-            for sequence in [sequence for sequence, stream in self._streams.items() if stream.loop is loop]:
-                del self._streams[sequence]
-                self._scheduler.abort(sequence)
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], argument: object) -> bool:
+    """Call `function(argument)` on `loop`, from any thread. False when that loop is closed."""
+    try:
+        loop.call_soon_threadsafe(function, argument)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _push_all(items: list[tuple[Stream, int, int, FinishReason | None]]) -> None:

@@ -81,21 +81,22 @@ class BatchFiller:
 class Pace:
     """How many prefill rows a step may carry so that it takes about `seconds`, learned from the steps that were full.
 
-    Results do not depend on it: a row's values are the same however a prompt is cut.
+    Short steps are what lets an abort, a new request and everybody's next token come soon; they cost little, since a
+    step of 64 rows runs at over nine tenths of the speed of 512 (LAB.md). Results do not depend on it: a row's values
+    are the same however a prompt is cut.
     """
 
-    LEAST = 32  # below about 20 rows a step costs what its weights cost to read, so fewer rows would save no time
-    ALONE = 3.0  # a request that nobody shares the engine with gets longer steps
+    LEAST = 32  # fewer rows would save little time: a step costs at least what its weights cost to read
 
     def __init__(self, seconds: float, max_rows: int) -> None:
         self._seconds = seconds
         self._max_rows = max_rows
-        self._rate = 2 * self.LEAST / seconds  # rows per second; starts low, since one slow step cannot be taken back
+        self._rate = 2 * self.LEAST / seconds  # rows per second; starts low, since a slow step cannot be taken back
 
-    def rows(self, *, alone: bool) -> int:
+    @property
+    def rows(self) -> int:
         """The prefill rows that the next step may carry."""
-        seconds = self._seconds * (self.ALONE if alone else 1.0)
-        return min(max(int(self._rate * seconds), self.LEAST), self._max_rows)
+        return min(max(int(self._rate * self._seconds), self.LEAST), self._max_rows)
 
     def measure(self, rows: int, seconds: float) -> None:
         """A step full of prefill rows took so long. Slower is believed at once, faster is approached by doubling."""
