@@ -1,61 +1,61 @@
-"""`python -m senryu.train pretrain|sft|export RECIPE`: the training commands."""
+"""`python -m senryu.train pretrain|sft|export RECIPE --out DIR`: the training commands."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from senryu.train.checkpoint import load_weights
-from senryu.train.export import export as export_model
+from senryu.train.export import export
 from senryu.train.loop import RunOptions
 from senryu.train.net import Net
 from senryu.train.recipe import RecipeError, load_recipe
-from senryu.train.stages import finetune
-from senryu.train.stages import pretrain as run_pretraining
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train a model from a recipe.")
-
-RecipeFile = Annotated[Path, typer.Argument(help="recipe, as recipes/nano.toml")]
-Data = Annotated[Path, typer.Option("--data", help="folder of the data bundle (pretrain/, sft/)")]
-Out = Annotated[Path, typer.Option("--out", help="folder of this training run")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")]
-Minutes = Annotated[float | None, typer.Option("--minutes", help="time budget: the decay starts by the clock")]
-Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="torch.compile: faster, but a minute to start")]
+from senryu.train.stages import finetune, pretrain
 
 
-@app.command()
-def pretrain(
-    recipe: RecipeFile, data: Data, out: Out, resume: Resume = False, minutes: Minutes = None, compile: Compile = True
-) -> None:
-    """Prepare data and tokenizer, then pretrain."""
-    run_pretraining(load_recipe(recipe), data, RunOptions(out, resume, minutes, compile=compile))
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m senryu.train", description="Train a model from a recipe.")
+    verbs = top.add_subparsers(dest="verb", required=True)
+    texts = {
+        "pretrain": "prepare data and tokenizer where missing, then pretrain",
+        "sft": "fine-tune on conversations, then export to OUT/model",
+    }
+    for verb, text in texts.items():
+        command = verbs.add_parser(verb, help=text, description=text)
+        _common(command)
+        command.add_argument("--data", type=Path, required=True, help="folder of the data bundle (pretrain/, sft/)")
+        command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+        command.add_argument("--minutes", type=float, help="time budget: the decay starts by the clock")
+        command.add_argument("--no-compile", action="store_true", help="without torch.compile: slower, starts at once")
+    command = verbs.add_parser("export", help="write a checkpoint as a Hugging Face folder")
+    _common(command)
+    command.add_argument("--to", type=Path, required=True, help="folder of the exported model")
+    command.add_argument("--stage", choices=("pretrain", "sft"), default="sft", help="whose last checkpoint")
+    return top
 
 
-@app.command()
-def sft(
-    recipe: RecipeFile, data: Data, out: Out, resume: Resume = False, minutes: Minutes = None, compile: Compile = True
-) -> None:
-    """Fine-tune on conversations, then export to OUT/model."""
-    finetune(load_recipe(recipe), data, RunOptions(out, resume, minutes, compile=compile))
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="for example recipes/nano.toml")
+    command.add_argument("--out", type=Path, required=True, help="folder of this training run")
 
 
-@app.command()
-def export(
-    recipe: RecipeFile,
-    out: Out,
-    to: Annotated[Path, typer.Option("--to", help="folder of the exported model")],
-    stage: Annotated[str, typer.Option("--stage", help="pretrain or sft: whose last checkpoint")] = "sft",
-) -> None:
-    """Export the last checkpoint of a stage to a Hugging Face folder."""
-    net = Net(load_recipe(recipe).net)
-    load_weights(out / stage / "last.pt", net)
-    export_model(net, out / "data", to)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Raises SystemExit with a message for a recipe or data that cannot be used."""
+    args = parser().parse_args(arguments)
+    try:
+        recipe = load_recipe(args.recipe)
+        if args.verb == "export":
+            net = Net(recipe.net)
+            load_weights(args.out / args.stage / "last.pt", net)
+            export(net, args.out / "data", args.to)
+            return
+        options = RunOptions(args.out, args.resume, args.minutes, compile=not args.no_compile)
+        (pretrain if args.verb == "pretrain" else finetune)(recipe, args.data, options)
+    except (RecipeError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except RecipeError as error:
-        raise SystemExit(f"error: {error}") from None
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,8 @@ _MESSAGE = (
     re.compile(r'Which intent fits this [^?]*\? "(.*)"$', re.S),
     re.compile(r"\n\nRequest: (.*)$", re.S),
 )
-INTENT_PROMPTS = {
-    "banking77": "Classify this banking message by intent.\n\n{message}\n\nIntent:",
-    "clinc150": "Classify this request by intent, or out_of_scope.\n\n{message}\n\nIntent:",
-}
+_PROMPTS = tomllib.loads((Path(__file__).parent.parent / "evals" / "prompts.toml").read_text(encoding="utf8"))
+INTENT_SOURCES = ("banking77", "clinc150")
 
 
 def _plain(content: str | list[dict[str, Any]]) -> str:
@@ -72,12 +71,12 @@ def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = 
 
 def intent_prompt(source: str, message: str) -> list[dict[str, Any]]:
     """The evaluation's prompt for one message of `banking77` or `clinc150`; the expected answer is the bare label."""
-    return [{"role": "user", "content": INTENT_PROMPTS[source].format(message=message)}]
+    return [{"role": "user", "content": _PROMPTS[source].format(input=message)}]
 
 
 def labelled_messages(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(source, message, label) of an intent row of banking77 or clinc150; nothing for rows of another form."""
-    if row["task"] != "intent" or row["source"] not in INTENT_PROMPTS:
+    if row["task"] != "intent" or row["source"] not in INTENT_SOURCES:
         return
     user, answer = row["messages"][0]["content"], row["messages"][1]["content"]
     if isinstance(answer, list):

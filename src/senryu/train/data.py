@@ -60,7 +60,7 @@ def documents(source: Source, folder: Path, recipe: Recipe) -> Iterator[Document
         return
     seen: set[str] = set()
     for row in rows(folder / source.path):
-        if row.get("task") in source.skip_tasks or contains_special(json.dumps(row, ensure_ascii=False)):
+        if contains_special(json.dumps(row, ensure_ascii=False)):
             continue
         if source.kind == "text":
             if not is_held_out(row["text"], recipe):
@@ -76,15 +76,13 @@ def documents(source: Source, folder: Path, recipe: Recipe) -> Iterator[Document
             raise RecipeError(f"source kind `{source.kind}` is unknown; use text, chat, intent_prompts or smalltalk")
 
 
-def held_out(recipe: Recipe, folder: Path) -> list[tuple[str, str]]:
-    """(file, text) of every held-out document of the pretraining mix."""
-    texts = (s for s in recipe.pretrain.mix if s.kind == "text")
-    return [
-        (s.path, row["text"])
-        for s in texts
-        for row in rows(folder / s.path)
-        if is_held_out(row["text"], recipe) and not contains_special(row["text"])
-    ]
+def write_held_out(recipe: Recipe, folder: Path, path: Path) -> None:
+    """The held-out documents of the pretraining mix as an .jsonl.xz of {"file", "text"}, for the evaluation."""
+    with lzma.open(path, "wt", encoding="utf8") as out:
+        for name in (s.path for s in recipe.pretrain.mix if s.kind == "text"):
+            for row in rows(folder / name):
+                if is_held_out(row["text"], recipe) and not contains_special(row["text"]):
+                    out.write(json.dumps({"file": name, "text": row["text"]}, ensure_ascii=False) + "\n")
 
 
 def sample_texts(recipe: Recipe, folder: Path) -> Iterator[str]:

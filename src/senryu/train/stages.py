@@ -1,7 +1,7 @@
 """The two stages of a model, each one command: pretraining (data, tokenizer, net) and fine-tuning (with the export).
 
-A run's folder holds: `data/` (tokenizer, packed rows, what they were made of), `pretrain/` and `sft/` (checkpoints, logs)
-and `model/` (the exported model).
+A run's folder holds: `data/` (tokenizer, packed rows, what they were made of, held-out documents), `pretrain/` and
+`sft/` (checkpoints, logs) and `model/` (the exported model).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def prepare_pretraining(recipe: Recipe, bundle: Path, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(data.sample_texts(recipe, bundle), recipe.tokenizer.vocab_size)
     write_tokenizer(tokenizer, folder, recipe.net.max_position_embeddings)
+    data.write_held_out(recipe, bundle, folder / "held_out.jsonl.xz")
     prepared = data.prepare(recipe.pretrain, recipe, bundle, tokenizer, whole=False)
     _write_json(folder / "pretrain.json", prepared.tokens)
     np.save(folder / "pretrain.npy", prepared.rows)

@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+TOY = Path(__file__).parents[2] / "recipes" / "toy.toml"
+
 PLACES = ("harbour", "market", "library", "station", "garden", "bakery", "bridge", "school")
 PEOPLE = ("Ana", "Ben", "Carla", "David", "Emma", "Farid")
 THINGS = ("a lamp", "two books", "a green coat", "some bread", "an old map", "seven keys")

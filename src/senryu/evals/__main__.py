@@ -1,0 +1,99 @@
+"""`python -m senryu.evals measure|card`: measure a trained model, and write its card from the result."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from senryu.config import Settings, load_settings
+from senryu.evals import card, labels, perplexity
+from senryu.model.tokenizer import load_tokenizer
+from senryu.service.registry import LoadedModel, load_model
+
+# The first turns of three conversations; the model answers each user turn greedily.
+OPENINGS = (
+    ("Hello!", "What can you do?", "Thanks, bye"),
+    ("Hi, I am Maria. Who are you?", "What is the weather in Rome?", "What is my name?"),
+    ('What does "quiet" mean?', "Who won the World Cup in 2018?", "Summarize this"),
+)
+
+
+async def _talk(model: LoadedModel, turns: Sequence[str]) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for text in turns:
+        messages.append({"role": "user", "content": text})
+        messages.append({"role": "assistant", "content": await labels.answer(model, messages, 96)})
+    return messages
+
+
+async def _by_engine(settings: Settings, folder: Path, data: Path, limit: int | None) -> dict[str, Any]:
+    model = load_model(settings, f"path:{folder}")
+    try:
+        sets = json.loads((data / "eval" / "labels.json").read_text(encoding="utf8"))
+        results = {}
+        for name, file in (("banking77", "intents"), ("clinc150", "intents"), ("moderation_davidson", "moderation_davidson")):
+            task = f"intent_{name}" if file == "intents" else name
+            rows = labels.read_rows(data / "eval" / f"{file}.jsonl.xz", task, limit)
+            known = sets.get(name) or sorted({label for _, label in rows})
+            results[name] = await labels.accuracy(model, name, rows, known)
+        talks = [await _talk(model, turns) for turns in OPENINGS]
+        return {"labels": results, "dialogues": talks}
+    finally:
+        await model.engine.close()
+
+
+def measure(run: Path, data: Path, held_out_bytes: int, limit: int | None) -> dict[str, Any]:
+    """Everything the card says about RUN/model, measured now."""
+    settings = load_settings()
+    result = asyncio.run(_by_engine(settings, run / "model", data, limit))
+    documents = perplexity.read_held_out(run / "data" / "held_out.jsonl.xz", load_tokenizer(run / "model"), held_out_bytes)
+    rows = np.load(run / "data" / "pretrain.npy", mmap_mode="r")
+    seen = rows.reshape(-1)[: card.read(run / "pretrain" / "summary.json")["tokens"]]
+    bits = {
+        "model": perplexity.bits_per_byte(documents, perplexity.model_nats(run / "model")),
+        "five_gram": perplexity.bits_per_byte(documents, perplexity.ngram_nats(seen)),
+    }
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "engine": "Senryu's int8 CPU engine" if settings.kernels in ("auto", "avx512") else f"the {settings.kernels} path",
+        "sequence": int(rows.shape[1]),
+        "held_out_bytes": sum(d.size for d in documents),
+        "five_gram_tokens": len(seen),
+        "prepared": card.read(run / "data" / "pretrain.json"),
+        "bits_per_byte": bits,
+        **result,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command."""
+    top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
+    verbs = top.add_subparsers(dest="verb", required=True)
+    for verb, text in (("measure", "measure RUN/model"), ("card", "write MODEL_CARD.md and ATTRIBUTION.md")):
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.add_argument("--run", type=Path, required=True, help="folder of the training run")
+        command.add_argument("--data", type=Path, required=True, help="folder of the data bundle")
+        if verb == "measure":
+            command.add_argument("--out", type=Path, required=True, help="JSON file to write")
+            command.add_argument("--held-out-bytes", type=int, default=120_000, help="of each file, at least")
+            command.add_argument("--limit", type=int, help="rows per label task, a seeded sample; all by default")
+        else:
+            command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
+            command.add_argument("--to", type=Path, required=True, help="folder of the model")
+    args = top.parse_args(arguments)
+    if args.verb == "measure":
+        result = measure(args.run, args.data, args.held_out_bytes, args.limit)
+        args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    else:
+        card.write(args.run, args.data, card.read(args.measured), args.to)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""MODEL_CARD.md and ATTRIBUTION.md of a trained model, written from what was measured, never by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = Path(__file__).parent / "card.md"
+
+
+def sources_table(tokens: dict[str, int]) -> str:
+    """Tokens prepared per source, as a Markdown table."""
+    total = sum(tokens.values())
+    lines = ["| source | tokens (M) | share |", "|---|---|---|"]
+    lines += [f"| {name} | {count / 1e6:.2f} | {100 * count / total:.1f} % |" for name, count in tokens.items()]
+    return "\n".join(lines)
+
+
+def bits_table(measured: dict[str, Any]) -> str:
+    """Bits per byte of the model beside the baseline, by held-out file."""
+    model, baseline = measured["bits_per_byte"]["model"], measured["bits_per_byte"]["five_gram"]
+    lines = ["| held-out text | senryu nano | 5-gram |", "|---|---|---|"]
+    names = sorted(model, key=lambda name: (name == "all", name))
+    lines += [f"| {name} | {model[name]:.3f} | {baseline[name]:.3f} |" for name in names]
+    return "\n".join(lines)
+
+
+def labels_table(measured: dict[str, Any]) -> str:
+    """Accuracy by generated label."""
+    lines = ["| task | rows | labels | exact label | any valid label |", "|---|---|---|---|---|"]
+    for name, result in measured["labels"].items():
+        inside = f" ({100 * result['accuracy_in_scope']:.1f} % in scope)" if "accuracy_in_scope" in result else ""
+        lines.append(
+            f"| {name} | {result['rows']:,} | {result['labels']} | {100 * result['accuracy']:.1f} %{inside} "
+            f"| {100 * result['valid']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def dialogues(measured: dict[str, Any]) -> str:
+    """The sample dialogues as they came out."""
+    parts = []
+    for i, messages in enumerate(measured["dialogues"], start=1):
+        lines = [f"> **{m['role']}**: " + m["content"].replace("\n", "\n> ") for m in messages]
+        parts.append(f"Dialogue {i}\n\n" + "\n>\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def stage_line(name: str, summary: dict[str, Any]) -> str:
+    """One stage's compute in one line."""
+    return (
+        f"- {name}: {summary['tokens'] / 1e6:.1f} M tokens in {summary['step']:,} steps, {summary['seconds'] / 60:.0f} minutes "
+        f"on {summary['threads']} CPU cores (bf16 autocast, torch {summary['torch']}), seed {summary['seed']}"
+    )
+
+
+def read(path: Path) -> Any:
+    """A JSON file of the run."""
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def card(run: Path, measured: dict[str, Any]) -> str:
+    """The card's text from a training run's folder and what `senryu.evals measure` wrote."""
+    pretrain, sft = read(run / "pretrain" / "summary.json"), read(run / "sft" / "summary.json")
+    facts = {
+        **read(run / "model" / "config.json"),
+        **measured,
+        "parameters": f"{pretrain['parameters'] / 1e6:.1f}",
+        "bits_table": bits_table(measured),
+        "labels_table": labels_table(measured),
+        "dialogues": dialogues(measured),
+        "pretraining": stage_line("Pretraining", pretrain),
+        "finetuning": stage_line("Fine-tuning", sft),
+        "seen_percent": 100 * pretrain["tokens"] / sum(measured["prepared"].values()),
+        "pretraining_sources": sources_table(measured["prepared"]),
+        "finetuning_sources": sources_table(read(run / "data" / "sft.json")),
+    }
+    return TEMPLATE.read_text(encoding="utf8").format(**facts)
+
+
+def attribution(data: Path, used: set[str]) -> str:
+    """The bundle's credits, cut to the sources whose files this model was trained on; headings and notes stay."""
+    kept = []
+    for line in (data / "ATTRIBUTION.md").read_text(encoding="utf8").splitlines():
+        files = line.partition("Used in ")[2]
+        if not line.startswith("- ") or any(name in files for name in used):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def write(run: Path, data: Path, measured: dict[str, Any], folder: Path) -> None:
+    """Write MODEL_CARD.md and ATTRIBUTION.md into the model's folder."""
+    names = {*read(run / "data" / "pretrain.json"), *read(run / "data" / "sft.json")}
+    used = {name.partition(":")[0] for name in names} - {"generated"}
+    (folder / "MODEL_CARD.md").write_text(card(run, measured), encoding="utf8")
+    (folder / "ATTRIBUTION.md").write_text(attribution(data, used), encoding="utf8")

@@ -1,0 +1,26 @@
+"""Shared by the training tests: the toy bundle, the toy recipe, one thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy_bundle import TOY, write_bundle
+
+from senryu.train.recipe import Recipe, load_recipe
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return load_recipe(TOY)

@@ -1,0 +1,125 @@
+"""The toy recipe end to end: data, tokenizer, pretraining, fine-tuning, export; resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_bundle import TOY
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from senryu.train.__main__ import main
+from senryu.train.loop import RunOptions
+from senryu.train.optim import Schedule
+from senryu.train.recipe import Recipe, RecipeError, load_recipe
+from senryu.train.smalltalk import conversations
+from senryu.train.stages import finetune, pretrain
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    """Both training commands, run through."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("run")
+    for stage in ("pretrain", "sft"):
+        main([stage, str(TOY), "--data", str(bundle), "--out", str(out), "--no-compile"])
+    return out
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_export_loads_in_transformers_and_speaks(run: Path, recipe: Recipe) -> None:
+    model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    assert sum(p.numel() for p in model.parameters()) == json.loads((run / "sft" / "summary.json").read_text())["parameters"]
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|begin|>", "<|end|>", "<|pad|>")
+    chat = [{"role": "user", "content": "Hi 42"}]
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert text == "<|begin|><|user|>Hi 42<|end|><|assistant|>"
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    assert ids[0, [0, 1, -2, -1]].tolist() == [1, 4, 2, 5]
+    assert tokenizer.tokenize("42") == ["4", "2"]
+    assert model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0).shape[1] <= ids.shape[1] + 4
+
+
+def test_the_loss_falls_and_the_decay_uses_longer_rows(run: Path) -> None:
+    entries = log(run / "pretrain")
+    losses = [e["loss"] for e in entries if "loss" in e]
+    assert losses[-1] < losses[0] - 0.5
+    assert next(e for e in entries if e.get("event") == "decay")["tokens"] == 4096
+    assert (run / "pretrain" / "stable.pt").exists()
+
+
+def test_held_out_documents_are_not_in_the_training_rows(run: Path, bundle: Path) -> None:
+    import lzma
+
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(run / "data" / "tokenizer.json"))
+    with lzma.open(run / "data" / "held_out.jsonl.xz", "rt") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    seen = "".join(tokenizer.decode(row.tolist()) for row in np.load(run / "data" / "pretrain.npy"))
+    assert 0 < len(texts) < 60
+    assert not [text for text in texts if text[:80] in seen]
+
+
+def test_resuming_equals_an_uninterrupted_run(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    options = RunOptions(tmp_path, compile=False, stop_after_steps=5)  # of 12; the decay starts after 8
+    pretrain(recipe, bundle, options)
+    pretrain(recipe, bundle, replace(options, resume=True, stop_after_steps=4))
+    pretrain(recipe, bundle, replace(options, resume=True, stop_after_steps=None))
+    whole, parts = (torch.load(p / "pretrain" / "last.pt", weights_only=True) for p in (run, tmp_path))
+    assert all(torch.equal(whole["net"][name], parts["net"][name]) for name in whole["net"])
+    assert {k: v for k, v in whole["progress"].items() if k != "seconds"} == {
+        k: v for k, v in parts["progress"].items() if k != "seconds"
+    }
+
+
+def test_export_command_writes_an_earlier_stage(run: Path, tmp_path: Path) -> None:
+    main(["export", str(TOY), "--out", str(run), "--to", str(tmp_path / "base"), "--stage", "pretrain"])
+    assert (tmp_path / "base" / "model.safetensors").stat().st_size == (run / "model" / "model.safetensors").stat().st_size
+
+
+def test_finetuning_before_pretraining_says_what_to_run(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"senryu\.train pretrain"):
+        finetune(recipe, bundle, RunOptions(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr_matrix", "lr_matrixx", "unknown key `lr_matrixx`"),
+        ("share = 0.7", "share = 0.6", "make them 1"),
+        ("sequence = 64", "sequence = 65", "must divide"),
+        ("seed = 7", "", "missing seed"),
+    ],
+)
+def test_a_wrong_recipe_names_the_mistake(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(TOY.read_text().replace(old, new, 1))
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_schedule_is_stable_until_its_decay() -> None:
+    schedule = Schedule(tokens=1000, decay_tokens=250, warmup_tokens=100)
+    assert schedule.factor(0) == pytest.approx(0.01)
+    assert schedule.factor(100) == schedule.factor(750) == 1.0
+    assert schedule.factor(875) == pytest.approx(0.5)
+    assert replace(schedule, tokens=2000).factor(900) == 1.0  # the same run, planned longer
+
+
+def test_smalltalk_is_seeded_varied_and_honest() -> None:
+    talks = list(conversations(1))
+    assert talks == list(conversations(1))
+    assert len(talks) > 10_000
+    answers = {m["content"] for talk in talks for m in talk if m["role"] == "assistant"}
+    assert len(answers) > 2_000
+    assert not [a for a in answers if "{" in a or "I am Claude" in a or "I am ChatGPT" in a]
+    assert any(a.startswith("I am Senryu nano") for a in answers)
