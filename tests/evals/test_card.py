@@ -1,0 +1,86 @@
+"""The card says what the files of a run say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from senryu.evals import card
+
+SUMMARY = {
+    "parameters": 6_686_976,
+    "threads": 2,
+    "torch": "2.13.0",
+    "seed": 7,
+    "step": 1200,
+    "tokens": 9_830_400,
+    "seconds": 5000.0,
+}
+CONFIG = {
+    "num_hidden_layers": 8,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "intermediate_size": 704,
+    "vocab_size": 4096,
+    "sliding_window": 512,
+    "max_position_embeddings": 204800,
+}
+CREDITS = "# Attribution\n\n- **a/b** — MIT. Used in pretrain/x.jsonl.xz.\n- **c/d** — MIT. Used in sft/other.jsonl.xz.\n"
+
+
+@pytest.fixture
+def measured() -> dict[str, Any]:
+    return {
+        "date": "2026-11-22",
+        "engine": "the numpy path",
+        "sequence": 1024,
+        "held_out_bytes": 600_000,
+        "five_gram_tokens": 9_830_400,
+        "prepared": {"pretrain/x.jsonl.xz:text": 20_000_000},
+        "bits_per_byte": {
+            "model": {"pretrain/x.jsonl.xz": 1.5, "all": 1.25},
+            "five_gram": {"pretrain/x.jsonl.xz": 2.0, "all": 1.75},
+        },
+        "labels": {
+            "banking77": {"rows": 3080, "labels": 77, "accuracy": 0.8125, "valid": 0.99},
+            "clinc150": {"rows": 5500, "labels": 151, "accuracy": 0.5, "valid": 0.9, "accuracy_in_scope": 0.6},
+        },
+        "dialogues": [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!\nThere"}]],
+    }
+
+
+def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: dict[str, Any]) -> None:
+    run, data, folder = tmp_path / "run", tmp_path / "data", tmp_path / "model"
+    files = {
+        "pretrain/summary.json": SUMMARY,
+        "sft/summary.json": SUMMARY,
+        "model/config.json": CONFIG,
+        "data/pretrain.json": measured["prepared"],
+        "data/sft.json": {"generated:smalltalk": 500_000},
+    }
+    for name, content in files.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(json.dumps(content))
+    data.mkdir()
+    (data / "ATTRIBUTION.md").write_text(CREDITS)
+    folder.mkdir()
+    card.write(run, data, measured, folder)
+    text = (folder / "MODEL_CARD.md").read_text()
+    for part in (
+        "6.7 million parameters",
+        "| all | 1.250 | 1.750 |",
+        "| banking77 | 3,080 | 77 | 81.2 % | 99.0 % |",
+        "50.0 % (60.0 % in scope)",
+        "> **assistant**: Hi!\n> There",
+        "9.8 M tokens in 1,200 steps, 83 minutes",
+        "a random 49 %",
+        "204,800 tokens",
+    ):
+        assert part in text
+    credits = (folder / "ATTRIBUTION.md").read_text()
+    assert "a/b" in credits
+    assert "c/d" not in credits
