@@ -81,6 +81,13 @@ def test_resuming_equals_an_uninterrupted_run(run: Path, tmp_path: Path, bundle:
     }
 
 
+def test_a_time_budget_moves_the_decay_and_keeps_its_share(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    progress = pretrain(recipe, bundle, RunOptions(tmp_path, minutes=0.0, compile=False))
+    entries = log(tmp_path / "pretrain")
+    assert next(e for e in entries if e.get("event") == "decay")["tokens"] == 512  # one step, then the time is over
+    assert progress.tokens == 1024  # the recipe's third of the tokens, in whole steps
+
+
 def test_export_command_writes_an_earlier_stage(run: Path, tmp_path: Path) -> None:
     main(["export", str(TOY), "--out", str(run), "--to", str(tmp_path / "base"), "--stage", "pretrain"])
     assert (tmp_path / "base" / "model.safetensors").stat().st_size == (run / "model" / "model.safetensors").stat().st_size

@@ -18,7 +18,7 @@ from senryu.train.optim import Optimisers, Schedule
 from senryu.train.pack import document_numbers, targets
 from senryu.train.recipe import StageRecipe
 
-STABLE_TIME = 0.74  # of a time budget: the decay's longer rows are slower per token
+LONG_ROWS = 1.25  # time per token of a decay with longer rows, over the stable part's
 LOG_EVERY = 10
 
 
@@ -76,10 +76,12 @@ def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOption
 
 def _by_clock(schedule: Schedule, stage: StageRecipe, options: RunOptions, progress: Progress) -> Schedule:
     """With a time budget, fix the total as soon as the stable part's time is over; the decay keeps its share of tokens."""
-    if options.minutes is None or progress.seconds < options.minutes * 60 * STABLE_TIME or progress.step == 0:
-        return schedule
     share = stage.decay_tokens / stage.tokens
-    decay = round(progress.tokens * share / (1 - share) / stage.batch_tokens) * stage.batch_tokens
+    decay_time = share * (LONG_ROWS if stage.decay_sequence > stage.sequence else 1.0)
+    stable_time = (1 - share) / (1 - share + decay_time)
+    if options.minutes is None or progress.seconds < options.minutes * 60 * stable_time or progress.step == 0:
+        return schedule
+    decay = max(round(progress.tokens * share / (1 - share) / stage.batch_tokens), 1) * stage.batch_tokens
     return Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
 
 
