@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import senryu
+from senryu.model.program import Program
 from senryu.model.spec import ModelError, ModelSpec, load_spec
 from senryu.model.template import TemplateError, load_template
 from senryu.model.tokenizer import load_tokenizer
@@ -76,8 +77,8 @@ def local_models(home: Path) -> list[ModelFiles]:
 def describe(files: ModelFiles) -> dict[str, Any]:
     """What `models show` prints: shape, size, licence, and the memory that serving it takes.
 
-    Only headers are read. `int8_bytes` is the weights as the CPU engine packs them, `kv_bytes_per_token` one token in its int8
-    K/V cache; both are estimates. Raises ModelError when the directory is not a model that we can run.
+    Only headers are read. `int8_bytes` is the weights as the CPU engine packs them, `kv_bytes_per_token` one token in its K/V
+    cache; the first is an estimate. Raises ModelError when the directory is not a model that we can run.
     """
     spec, weights = load_spec(files.path), load_weights(files.path)
     check(spec, weights)
@@ -100,7 +101,7 @@ def describe(files: ModelFiles) -> dict[str, Any]:
         "dtype": "+".join(kinds).lower(),
         "bytes": weights.nbytes,
         "int8_bytes": _int8_bytes(spec),
-        "kv_bytes_per_token": 2 * len(spec.layers) * spec.kv_heads * (spec.head_dim + 4),
+        "kv_bytes_per_token": Program.page_bytes(spec) // Program.page_size,
         "template": _has_template(files.path),
         "licence": _licence(files.path),
     }
