@@ -13,8 +13,8 @@ from senryu.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")) if p.name != "ATTRIBUTION.md")
 PATH = re.compile(r"`((?:src|tests|recipes|web|\.ci)/[\w./\-*]+|[\w\-]+\.(?:md|toml)|Makefile|LICENSE)`")
-COMMAND = re.compile(r"^\s*(?:\$ )?senryu ([a-z\-]+)(?: ([a-z\-]+))?", re.M)
-TARGET = re.compile(r"^\s*(?:\$ )?make ([a-z\-]+)", re.M)
+COMMAND = re.compile(r"^\s*(?:\$ )?senryu ([a-z]+)(?: ([a-z]+))?", re.M)
+TARGET = re.compile(r"^\s*(?:\$ )?make ([a-z]+)", re.M)
 
 
 def code(text: str) -> str:
