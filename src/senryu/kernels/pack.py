@@ -51,9 +51,10 @@ def fill(matrix: PackedMatrix, first: int, q: np.ndarray, scale: np.ndarray, bia
     blocks = -(-rows // 16)
     whole = rows // 16
     view = matrix.packed[first // 16 : first // 16 + blocks]
-    view[:whole] = q[: whole * 16].reshape(whole, 16, k // 4, 4).transpose(0, 2, 1, 3)
+    fours, place = np.ascontiguousarray(q).view(np.int32), view.view(np.int32)[..., 0]  # four k move as one number
+    place[:whole] = fours[: whole * 16].reshape(whole, 16, k // 4).transpose(0, 2, 1)
     if whole < blocks:
-        view[whole, :, : rows - whole * 16] = q[whole * 16 :].reshape(-1, k // 4, 4).transpose(1, 0, 2)
+        place[whole, :, : rows - whole * 16] = fours[whole * 16 :].T
     matrix.scale[first : first + rows] = scale
     matrix.offset[first : first + rows] = -128 * q.sum(axis=1, dtype=np.int32)
     if bias is not None:

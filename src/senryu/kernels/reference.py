@@ -123,7 +123,7 @@ def rope(op: Operation, step: Step) -> None:
     q, k, v = np.split(x, [op.heads, op.heads + op.kv_heads], axis=1)
     q = rotate(head_norm(q, op.q_norm, op.eps), op.rope, cos, sin) * np.float32(op.q_scale)
     k = rotate(head_norm(k, op.k_norm, op.eps), op.rope, cos, sin)
-    op.qkv[:rows, : op.heads * op.head_dim] = q.reshape(rows, -1)
+    op.qkv[:rows, : (op.heads + op.kv_heads) * op.head_dim] = np.concatenate([q, k], axis=1).reshape(rows, -1)
     pages = step["page_table"][step["row_sequence"], positions // PAGE]
     keys, values = halves(op.pool, op.head_dim)
     keys[pages, :, :, positions % PAGE] = k

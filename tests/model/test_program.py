@@ -1,0 +1,233 @@
+"""The whole forward pass: against the definition and the twins, and the equalities that the engine builds on."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import programs
+import pytest
+from programs import MakeProgram
+
+from senryu.kernels import reference
+from senryu.kernels.layout import COUNTER, FUNCTION, Operation
+from senryu.model.program import Program
+from senryu.model.quantize import quantize_rows
+from senryu.model.spec import ModelError, ModelSpec
+from senryu.model.transformer import forward
+
+FAMILIES = pytest.mark.parametrize("family", programs.SPECS)
+TOKENS = 150  # three pages, past the windows
+
+
+def setup(family: str) -> tuple[ModelSpec, object, np.ndarray]:
+    spec = programs.SPECS[family]
+    return spec, programs.weights(spec), programs.ids(TOKENS, spec.vocab)
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@FAMILIES
+def test_fp32_path_is_the_definition(make_program: MakeProgram, family: str) -> None:
+    spec, weights, ids = setup(family)
+    program = make_program(spec, weights, kernels="fp32")
+    got = programs.logits_in_chunks(program, ids, 64, [5, 2, 9])
+    want = forward(spec, weights, ids)
+    np.testing.assert_allclose(got, want, atol=2e-4 * np.abs(want).max())
+
+
+@FAMILIES
+def test_int8_stays_within_the_propagated_rounding_error(make_program: MakeProgram, family: str) -> None:
+    """Bound: every matrix adds relative noise e = |y_int8 - y| / |y| = sqrt(ex^2 + ew^2), ex and ew being the relative rounding
+    errors of its rows and weights, measured here on the fp32 activations. What lies between matrices (norm, softmax, gate,
+    residual) passes relative noise on with a gain of at most 2 (a product of two noisy factors), and roundings of
+    different matrices are independent: the logits' relative error is at most 2 * sqrt(sum over all matrices of e^2).
+    """
+    spec, weights, ids = setup(family)
+    exact = make_program(spec, weights, kernels="fp32")
+    square = 0.0
+    step = _open_step(exact, ids)
+    for op in exact._operations:
+        reference.TWINS[op.kind](op, step)
+        if op.kind == "gemm":
+            x = op.a[: step[op.rows], : op.k]
+            q, scale = reference.quantize(x)
+            ex = relative((q.astype(np.float32) - 128) * scale[:, None], x)
+            w, w_scale = quantize_rows(op.w)
+            square += ex**2 + relative(w * w_scale[:, None], op.w) ** 2
+    bound = 2 * np.sqrt(square)
+    assert bound < 0.25
+    got = programs.logits_in_chunks(make_program(spec, weights), ids, TOKENS, [5, 2, 9])
+    assert relative(got, forward(spec, weights, ids)) < bound
+
+
+def _open_step(program: Program, ids: np.ndarray) -> reference.Step:
+    """The step that program.step would hand to the twins."""
+    batch = programs.batch((ids, 0, [5, 2, 9]), sample="all")
+    program._grow_rope(len(ids))
+    counts = {"rows": len(ids), "sequences": 1, "sampled": len(ids)}
+    arrays = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    return {**counts, **arrays, "cos": program._rope[0], "sin": program._rope[1]}
+
+
+@FAMILIES
+def test_every_operation_equals_its_twin(make_program: MakeProgram, family: str) -> None:
+    """In lockstep: before each operation the twin gets the compiled path's buffers, so only one operation's difference is seen.
+
+    All are equal bit for bit but attention, which fuses multiply and add (see tests/kernels/test_attention.py).
+    """
+    spec, weights, ids = setup(family)
+    fast, twin = make_program(spec, weights), make_program(spec, weights, kernels="numpy")
+    fast.step(programs.batch((ids, 0, [5, 2, 9]), sample="all"))  # leaves a step's inputs in place
+    step, team = _open_step(twin, ids), fast._team
+    assert team is not None
+    for record, a, b in zip(team._records, fast._operations, twin._operations):
+        for name, array in _buffers(a).items():
+            getattr(b, name)[...] = array
+        record[COUNTER] = 0
+        call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(int(record[FUNCTION]))
+        call(record.ctypes.data, team._step.ctypes.data, 0)
+        reference.TWINS[b.kind](b, step)
+        for name, array in _buffers(a).items():
+            if name in ("scratch", "partial", "weights", "histogram"):
+                continue
+            tolerance = 2e-5 if a.kind == "attend" else 0
+            np.testing.assert_allclose(array, getattr(b, name), rtol=0, atol=tolerance, err_msg=f"{a.kind}.{name}")
+
+
+def _buffers(op: Operation) -> dict[str, np.ndarray]:
+    """What an operation may write."""
+    names = ("x", "out", "out_scale", "a", "a_scale", "qkv", "pool", "logits", "scratch", "partial", "weights", "histogram")
+    return {name: op.values[name] for name in names if isinstance(op.values.get(name), np.ndarray)}
+
+
+@pytest.mark.parametrize("family", ["llama", "cohere2"])
+def test_twin_path_steps_and_agrees(make_program: MakeProgram, family: str) -> None:
+    """The path for other CPUs, end to end: equal but where attention's last bits tip a rounding, and the same in any chunks."""
+    spec, weights, ids = setup(family)
+    twin = make_program(spec, weights, kernels="numpy")
+    whole = programs.logits_in_chunks(twin, ids, TOKENS, [5, 2, 9])
+    np.testing.assert_array_equal(programs.logits_in_chunks(twin, ids, 64, [1, 8, 3]), whole)
+    fast = programs.logits_in_chunks(make_program(spec, weights), ids, TOKENS, [5, 2, 9])
+    assert relative(whole, fast) < 0.02
+    assert (whole.argmax(1) == fast.argmax(1)).mean() > 0.97
+
+
+@pytest.mark.parametrize("family", ["qwen3", "cohere2"])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 200])
+def test_chunks_change_no_bit(make_program: MakeProgram, family: str, chunk: int) -> None:
+    spec = programs.SPECS[family]
+    ids = programs.ids(230, spec.vocab)
+    weights = programs.weights(spec)
+    whole = programs.logits_in_chunks(make_program(spec, weights), ids, 230, [0, 1, 2, 3])
+    cut = programs.logits_in_chunks(make_program(spec, weights), ids, chunk, [7, 3, 9, 0])
+    np.testing.assert_array_equal(cut, whole)
+
+
+def test_threads_change_no_bit(make_program: MakeProgram) -> None:
+    """1,100 tokens: two segments, so that decode rows are split over K/V when there are threads to spare."""
+    spec = programs.SPECS["cohere2"]
+    weights, ids, pages = programs.weights(spec), programs.ids(1100, spec.vocab), list(range(18))
+    results = []
+    for threads in (1, 2, 3):
+        program = make_program(spec, weights, pages=18, threads=threads, max_rows=1099)
+        program.step(programs.batch((ids[:1099], 0, pages)))
+        program.step(programs.batch((ids[1099:], 1099, pages)))
+        results.append(program.logits[0].copy())
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@FAMILIES
+def test_neighbours_change_no_bit(make_program: MakeProgram, family: str) -> None:
+    spec, weights, ids = setup(family)
+    other = programs.ids(100, spec.vocab, seed=1)
+    program = make_program(spec, weights)
+    alone = programs.logits_in_chunks(program, ids, TOKENS, [5, 2, 9])
+    program.step(programs.batch((other[:70], 0, [0, 1]), (ids[:90], 0, [3, 4]), (other[:9], 0, [6])))
+    np.testing.assert_array_equal(program.logits[1], alone[89])
+    program.step(programs.batch((ids[90:149], 90, [3, 4, 7]), (other[70:71], 70, [0, 1])))
+    program.step(programs.batch((other[71:], 71, [0, 1]), (ids[149:], 149, [3, 4, 7]), (other[9:10], 9, [6])))
+    np.testing.assert_array_equal(program.logits[1], alone[149])
+
+
+def test_pages_are_shared_and_copied(make_program: MakeProgram) -> None:
+    """A sequence may read pages that another wrote, and go on in a copy of a page without disturbing the original."""
+    spec, weights, ids = setup("llama")
+    program = make_program(spec, weights)
+    whole = programs.logits_in_chunks(program, ids, TOKENS, [0, 1, 2])
+    program.copy_page(2, 7)
+    other = programs.ids(4, spec.vocab, seed=5)
+    program.step(programs.batch((other, 140, [0, 1, 7])))
+    program.step(programs.batch((ids[149:], 149, [0, 1, 2])))
+    np.testing.assert_array_equal(program.logits[0], whole[149])
+    with pytest.raises(IndexError, match=r"0\.\.11"):
+        program.copy_page(0, 12)
+
+
+def test_sampling_depends_on_the_request_alone(make_program: MakeProgram) -> None:
+    spec, weights, ids = setup("llama")
+    program = make_program(spec, weights)
+    how = {"temperature": 1.5, "top_k": 50, "top_p": 0.95, "seeds": 11}
+    alone = program.step(programs.batch((ids[:30], 0, [0]), **how))
+    beside = program.step(programs.batch((ids[:40], 0, [1]), (ids[:30], 0, [2]), **how))
+    assert beside.dtype == np.int32
+    assert beside[1] == alone[0]
+    drawn = {int(program.step(programs.batch((ids[:30], 0, [0]), **(how | {"seeds": s})))[0]) for s in range(20)}
+    assert len(drawn) > 3
+    assert program.step(programs.batch((ids[:30], 0, [0]), temperature=0.0))[0] == program.logits[0].argmax()
+
+
+def test_a_step_may_sample_nothing(make_program: MakeProgram) -> None:
+    spec, weights, ids = setup("qwen2")
+    program = make_program(spec, weights)
+    want = programs.logits_in_chunks(program, ids[:20], 20, [1])[19]
+    silent = programs.batch((ids[:19], 0, [0]))
+    for name in ("sample_rows", "temperature", "top_p", "top_k", "seeds"):
+        setattr(silent, name, getattr(silent, name)[:0])
+    assert len(program.step(silent)) == 0
+    program.step(programs.batch((ids[19:20], 19, [0])))
+    np.testing.assert_array_equal(program.logits[0], want)
+
+
+def test_idle_workers_sleep(make_program: MakeProgram) -> None:
+    """After a step every worker reaches the futex: its word counts the sleepers."""
+    spec, weights, ids = setup("llama")
+    program = make_program(spec, weights, threads=3)
+    program.step(programs.batch((ids[:5], 0, [0])))
+    assert program._team is not None
+    for _ in range(3000):
+        if program._team._sync[8] == 2:
+            break
+        np.linalg.norm(np.ones(100_000))  # gives time, and the core, to them
+    assert program._team._sync[8] == 2
+    first = program.logits[0].copy()
+    program.step(programs.batch((ids[:5], 0, [1])))  # and they wake again
+    np.testing.assert_array_equal(program.logits[0], first)
+
+
+def test_refusals(make_program: MakeProgram) -> None:
+    spec, weights, ids = setup("llama")
+    with pytest.raises(ValueError, match="avx512"):
+        Program(spec, weights, pages=1, kernels="cuda")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1"):
+        Program(spec, weights, pages=0)
+    odd = ModelSpec(family="llama", **(programs.PLAIN | {"ffn": 100}))
+    with pytest.raises(ModelError, match="ffn is 100"):
+        Program(odd, programs.weights(odd), pages=1, kernels="numpy")
+    program = make_program(spec, weights, max_rows=8)
+    with pytest.raises(ValueError, match="8 fit in a step"):
+        program.step(programs.batch((ids[:9], 0, [0])))
+    with pytest.raises(ValueError, match="page_table"):
+        program.step(programs.batch((ids[:3], 0, [12])))
+    program.close()
+    program.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        program.step(programs.batch((ids[:3], 0, [0])))
+
+
+def test_sizes_of_the_pool() -> None:
+    spec = programs.SPECS["llama"]
+    assert Program.page_bytes(spec) == 3 * 2 * 2 * 32 * 64 * 4
