@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -69,23 +69,21 @@ def idle(model: LoadedModel) -> bool:
 
 
 @contextlib.contextmanager
-def serving(model: LoadedModel, **settings: object) -> Iterator[str]:
-    """A real server of `model` on a free loopback port; the base URL."""
+def serving(model: LoadedModel, send_buffer: int | None = None, **settings: object) -> Iterator[str]:
+    """A real server of `model` on a free loopback port; the base URL. `send_buffer`: bytes the system buffers at most."""
     chosen = replace(Settings(home=Path("unused"), port=0), **settings)  # type: ignore[arg-type]
     drain, urls = Drain(), queue.Queue[str]()
     registry = Registry([model])
     server = DrainServer(create_app(registry, chosen, drain), chosen, drain, urls.put)
-    thread = threading.Thread(target=server.run_until_stopped, args=(listen(chosen.host, 0), registry.close))
+    sock = listen(chosen.host, 0)
+    if send_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
+    thread = threading.Thread(target=server.run_until_stopped, args=(sock, registry.close))
     thread.start()
     try:
-        yield urls.get(timeout=10)
+        yield urls.get(timeout=60)
     finally:
         server.handle_exit(0, None)
         server.handle_exit(0, None)
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert not thread.is_alive()
-
-
-def run(coroutine: object) -> object:
-    """`asyncio.run`, typed loosely."""
-    return asyncio.run(coroutine)  # type: ignore[arg-type]

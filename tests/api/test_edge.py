@@ -26,7 +26,7 @@ def keyed_server() -> Iterator[str]:
 
 
 def post(url: str, path: str = "/v1/messages", **options: object) -> httpx.Response:
-    return httpx.post(url + path, **{"json": BODY, "headers": VERSION, **options})  # type: ignore[arg-type]
+    return httpx.post(url + path, **{"json": BODY, "headers": VERSION, "timeout": 60, **options})  # type: ignore[arg-type]
 
 
 def assert_error(response: httpx.Response, status: int, kind: str, message: str) -> None:
@@ -123,13 +123,13 @@ def test_unknown_model(open_server: str) -> None:
 def test_bodies_over_32_mb(open_server: str) -> None:
     big = b" " * (32 * 1024 * 1024 + 1)
     for content in (big, iter([big[:-1], b"  "])):
-        response = post(open_server, json=None, content=content, timeout=60)
+        response = post(open_server, json=None, content=content)
         assert_error(response, 413, "request_too_large", "Request exceeds the maximum size")
 
 
 def test_a_large_body_within_the_limit_is_read(open_server: str) -> None:
     content = b" " * 32_000_000 + b'{"model": "m"}'
-    response = post(open_server, json=None, content=content, timeout=60)
+    response = post(open_server, json=None, content=content)
     assert_error(response, 400, "invalid_request_error", "max_tokens: Field required")
 
 

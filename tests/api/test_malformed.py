@@ -87,7 +87,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[httpx.Client, LoadedModel]]:
     model = scripted_model(says("Hello"), check=True)
-    with serving(model) as url, httpx.Client(base_url=url, headers=VERSION) as client:
+    with serving(model) as url, httpx.Client(base_url=url, headers=VERSION, timeout=60) as client:
         yield client, model
 
 

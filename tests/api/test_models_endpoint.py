@@ -17,7 +17,7 @@ HAIKU, NANO = "claude-3-5-haiku-20241022", "senryu-nano"
 def client() -> Iterator[httpx.Client]:
     with (
         serving(scripted_model(says("Hello"), name="third")) as url,
-        httpx.Client(base_url=url, headers={"anthropic-version": "2023-06-01"}) as client,
+        httpx.Client(base_url=url, headers={"anthropic-version": "2023-06-01"}, timeout=60) as client,
     ):
         yield client
 

@@ -71,7 +71,7 @@ def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
 def stream(url: str, max_tokens: int) -> Iterator[dict[str, object]]:
     body = {"model": "senryu-nano", "max_tokens": max_tokens, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
     with httpx.stream(
-        "POST", url + "/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"}, timeout=30
+        "POST", url + "/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"}, timeout=60
     ) as answer:
         assert answer.status_code == 200
         for line in answer.iter_lines():
@@ -87,7 +87,7 @@ def until_refused(url: str) -> None:
     """Once told to stop, a server first answers 529, then closes its door."""
     with contextlib.suppress(httpx.TransportError):
         while True:
-            assert httpx.post(url + "/v1/messages", json={}).status_code in (400, 529)
+            assert httpx.post(url + "/v1/messages", json={}, timeout=60).status_code in (400, 529)
 
 
 def test_the_first_sigterm_lets_answers_finish(server: tuple[subprocess.Popen[str], str]) -> None:
@@ -100,7 +100,7 @@ def test_the_first_sigterm_lets_answers_finish(server: tuple[subprocess.Popen[st
         until_refused(url)
         assert until(events, "message_delta")["usage"]["output_tokens"] == 100  # type: ignore[index]
         until(events, "message_stop")
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
     assert process.stdout is not None
     assert process.stdout.read() == "closed\n"
 
@@ -116,7 +116,7 @@ def test_the_second_sigterm_ends_them_with_an_error(server: tuple[subprocess.Pop
     assert error["error"] == {"type": "overloaded_error", "message": "Overloaded"}
     assert str(error["request_id"]).startswith("req_")
     assert next(events, None) is None
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_sockets_can_be_ipv6() -> None:

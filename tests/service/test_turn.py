@@ -47,7 +47,7 @@ def events(model: LoadedModel, asked: Turn) -> list[Event]:
 
 
 async def until_idle(model: LoadedModel) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not idle(model):
             await asyncio.sleep(0.005)
 
@@ -209,7 +209,7 @@ def test_cancelling_during_prefill_frees_the_pages() -> None:
         stream = service.run(turn(user("x" * 15_000)))
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not model.engine.stats().running:
                 await asyncio.sleep(0.005)
         waiting.cancel()

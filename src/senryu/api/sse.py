@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -107,4 +107,5 @@ class EventStream:
         while True:
             await asyncio.sleep(PING_SECONDS)
             if loop.time() - self.last_sent >= PING_SECONDS:
-                await self._write(send, PING)
+                with suppress(CallerGone):  # the next event will find out
+                    await self._write(send, PING)

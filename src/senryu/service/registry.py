@@ -64,7 +64,9 @@ class Registry:
         first = self.models[0]
         self._served = {
             HAIKU: Served(HAIKU, f"Claude Haiku 3.5 (answered by {first.name})", HAIKU_RELEASED, first),
-            NANO: Served(NANO, NANO if first.name == NANO else f"{NANO} (answered by {first.name})", first.created, first),
+            NANO: Served(
+                NANO, "Senryu nano" if first.name == NANO else f"{NANO} (answered by {first.name})", first.created, first
+            ),
         }
         for model in self.models:
             self._served.setdefault(model.name, Served(model.name, model.name, model.created, model))

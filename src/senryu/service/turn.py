@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Any, cast
 
 from senryu.config import Settings
@@ -17,6 +17,7 @@ from senryu.service.stops import StopWatcher
 from senryu.types import Event, Finished, Message, Started, StopReason, Text, TextDelta, Turn, Usage
 
 INLINE_CHARACTERS = 16_384  # a longer prompt is rendered and encoded off the event loop
+HUGE_CHARACTERS = 4_000_000  # past any window, hence about to be refused; counting its tokens takes much memory
 
 
 class Service:
@@ -25,6 +26,7 @@ class Service:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self.registry = registry
         self.admission = Admission(settings.max_requests)
+        self.huge = asyncio.Semaphore(1)  # huge prompts are counted one after the other
 
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
@@ -32,7 +34,7 @@ class Service:
         Raises SenryuError for an unknown model and for a conversation that the model's template refuses.
         """
         model = self.registry.resolve(turn.model).model
-        return len(await _encode(model, turn))
+        return len(await self._encode(model, turn))
 
     async def run(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """Started, TextDelta*, Finished. Closing the generator aborts the engine's work and frees its pages.
@@ -43,7 +45,7 @@ class Service:
         model = served.model
         model.limits.check_output(turn.max_tokens, served.id)
         with self.admission.admit():
-            ids = await _encode(model, turn)
+            ids = await self._encode(model, turn)
             model.limits.check_context(len(ids), turn.max_tokens)
             yield Started(served.id, Usage(input_tokens=len(ids), output_tokens=1))  # one is on its way
             tokens = model.engine.generate(_request(model, turn, ids))
@@ -52,7 +54,17 @@ class Service:
                     async for event in _answer(model, turn, len(ids), stream):
                         yield event
             except EngineClosed as error:
-                raise SenryuError("overloaded") from error
+                # a failed engine stays closed; one that was closed is being replaced
+                raise SenryuError("internal" if error.__cause__ else "overloaded") from error
+
+    async def _encode(self, model: LoadedModel, turn: Turn) -> list[int]:
+        """The prompt's token ids. Long prompts are encoded in a thread, so that other streams keep flowing."""
+        size = sum(len(block.text) for message in turn.messages for block in message.content)
+        size += sum(len(block.text) for block in turn.system)
+        if size <= INLINE_CHARACTERS:
+            return encode(model, turn)
+        async with self.huge if size > HUGE_CHARACTERS else nullcontext():
+            return await asyncio.to_thread(encode, model, turn)
 
 
 async def _answer(
@@ -94,14 +106,6 @@ def _request(model: LoadedModel, turn: Turn, ids: list[int]) -> TokenRequest:
         seed=secrets.randbits(63) if turn.seed is None else turn.seed,
     )
     return TokenRequest(tuple(ids), turn.max_tokens, sampling, model.tokenizer.eos_ids, turn.tenant.encode())
-
-
-async def _encode(model: LoadedModel, turn: Turn) -> list[int]:
-    """The prompt's token ids. Long prompts are encoded in a thread, so that other streams keep flowing."""
-    size = sum(len(block.text) for message in turn.messages for block in message.content)
-    if size + sum(len(block.text) for block in turn.system) <= INLINE_CHARACTERS:
-        return encode(model, turn)
-    return await asyncio.to_thread(encode, model, turn)
 
 
 def encode(model: LoadedModel, turn: Turn) -> list[int]:
