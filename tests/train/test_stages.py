@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,17 @@ def test_resuming_equals_an_uninterrupted_run(run: Path, tmp_path: Path, bundle:
     assert {k: v for k, v in whole["progress"].items() if k != "seconds"} == {
         k: v for k, v in parts["progress"].items() if k != "seconds"
     }
+
+
+def test_the_stable_checkpoint_goes_on_as_one_longer_run(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    longer = replace(recipe, pretrain=replace(recipe.pretrain, tokens=8192))
+    pretrain(longer, bundle, RunOptions(tmp_path / "whole", compile=False))
+    shutil.copytree(run / "data", tmp_path / "grown" / "data")
+    (tmp_path / "grown" / "pretrain").mkdir()
+    shutil.copy(run / "pretrain" / "stable.pt", tmp_path / "grown" / "pretrain" / "last.pt")
+    pretrain(longer, bundle, RunOptions(tmp_path / "grown", resume=True, compile=False))
+    whole, grown = (torch.load(tmp_path / n / "pretrain" / "last.pt", weights_only=True)["net"] for n in ("whole", "grown"))
+    assert all(torch.equal(whole[name], grown[name]) for name in whole)
 
 
 def test_a_time_budget_moves_the_decay_and_keeps_its_share(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:

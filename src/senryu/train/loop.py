@@ -37,14 +37,16 @@ class RunOptions:
 def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOptions, *, assistant_only: bool) -> Progress:
     """Train `net` in place on `rows` uint16 [n, decay_sequence] and return where it ended.
 
-    Writes `log.jsonl`, `last.pt`, and `stable.pt` (the state before the decay, from which a later run can go on).
+    Writes `log.jsonl`, `last.pt`, and `stable.pt`: the state before the decay. Copied over `last.pt` and resumed with a
+    recipe of more tokens, it gives what one longer run would have given.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     optimisers = Optimisers(net, stage)
     progress, schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
     last = options.out / "last.pt"
     if options.resume and last.exists():
-        progress, schedule = load_checkpoint(last, net, optimisers)
+        progress, fixed = load_checkpoint(last, net, optimisers)
+        schedule = fixed if progress.decaying else schedule  # a stable run may be given another end
     loss_of = _loss_function(net, stage, options.compile)
     offset, started, saved = progress.seconds, time.monotonic(), time.monotonic()
     first = progress.step
@@ -53,8 +55,8 @@ def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOption
             if not progress.decaying:
                 schedule = _by_clock(schedule, stage, options, progress)
                 if progress.tokens >= schedule.decay_start:
-                    progress.decaying = True
                     save_checkpoint(options.out / "stable.pt", net, optimisers, progress, schedule)
+                    progress.decaying = True
                     _write(log, event="decay", **asdict(progress), schedule=asdict(schedule))
             entropy = _accumulate(loss_of, _next_batch(rows, stage, progress, assistant_only))
             factor = schedule.factor(progress.tokens)
