@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import anthropic
@@ -13,10 +14,9 @@ MODEL = "claude-3-5-haiku-20241022"
 HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 
 
-def client(key: str | None = None, **options: Any) -> anthropic.Anthropic:
-    return anthropic.Anthropic(
-        base_url=URL, api_key=key or KEY, max_retries=0, _strict_response_validation=True, timeout=120, **options
-    )
+@cache
+def client(key: str | None = None) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=URL, api_key=key or KEY, max_retries=0, _strict_response_validation=True, timeout=120)
 
 
 def raises(kind: type[anthropic.APIStatusError], status: int, error: str, call: Callable[[], Any]) -> str:

@@ -130,6 +130,12 @@ def test_an_empty_last_assistant_message_is_no_prefill() -> None:
     assert conversation(turn(user("a"), Message("assistant", ()))) == ([{"role": "user", "content": "a"}], False)
 
 
+def test_merging_a_hundred_thousand_messages_takes_one_pass() -> None:
+    asked = turn(*[user("x" * 300)] * 100_000)
+    (merged,), prefill = conversation(asked)
+    assert (len(merged["content"]), prefill) == (302 * 100_000 - 2, False)
+
+
 def test_prefill_is_continued_and_not_repeated() -> None:
     seen: list[TokenRequest] = []
 

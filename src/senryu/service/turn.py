@@ -127,18 +127,14 @@ def conversation(turn: Turn) -> tuple[list[dict[str, Any]], bool]:
     Consecutive messages of one role are merged. Blocks of the user and the system are joined by a blank line; the
     assistant's are joined directly, for they are one text in pieces. An empty last assistant message is no prefill.
     """
-    merged: list[dict[str, Any]] = []
-    if system := "\n\n".join(block.text for block in turn.system):
-        merged.append({"role": "system", "content": system})
+    groups: list[tuple[str, list[str]]] = [("system", [block.text for block in turn.system])]
     for message in turn.messages:
-        text = _join(message)
-        if merged and merged[-1]["role"] == message.role:
-            if text:
-                merged[-1]["content"] += "\n\n" + text
-        elif text:
-            merged.append({"role": message.role, "content": text})
-    prefill = bool(turn.messages) and turn.messages[-1].role == "assistant" and bool(_join(turn.messages[-1]))
-    return merged, prefill
+        if groups[-1][0] != message.role:
+            groups.append((message.role, []))
+        groups[-1][1].append(_join(message))
+    texts = ((role, "\n\n".join(filter(None, parts))) for role, parts in groups)
+    messages = [{"role": role, "content": text} for role, text in texts if text]
+    return messages, bool(messages) and messages[-1]["role"] == "assistant"
 
 
 def _join(message: Message) -> str:
