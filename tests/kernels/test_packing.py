@@ -12,7 +12,7 @@ from senryu.kernels import pack
 def test_unpack_returns_what_was_packed(n: int, k: int) -> None:
     q = np.random.default_rng(n).integers(-127, 128, (n, k)).astype(np.int8)
     m = pack.empty(n, k)
-    middle = n // 32 * 16
+    middle = n // 3
     pack.fill(m, 0, q[:middle], np.ones(middle, np.float32)) if middle else None
     pack.fill(m, middle, q[middle:], np.full(n - middle, 2, np.float32), np.ones(n - middle, np.float32))
     whole = pack.unpack(m.packed)

@@ -134,7 +134,7 @@ def plan(op, step, thread):
         for row in range(i32(get(step, ROW_START) + 4 * sequence), i32(get(step, ROW_START) + 4 * sequence + 4)):
             put_i32(get(step, ROW_SEQUENCE) + 4 * row, sequence)
         plain += kv_heads * sequence_shape(step, sequence, group)[1]
-    few = plain < 4 * get(op, P_THREADS)
+    few = get(op, P_THREADS) > 1 and plain < 4 * get(op, P_THREADS)
     items, used = 0, 0
     for sequence in range(sequences):
         vectors, blocks, segments = sequence_shape(step, sequence, group)

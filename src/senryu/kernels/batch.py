@@ -45,23 +45,26 @@ class Batch:
             _require(len(getattr(self, name)) == sampled, f"{name}: one for each sampled row")
         start, end = self.row_start[:-1], self.row_start[1:]
         _require(start[0] == 0 and end[-1] == rows and bool((end > start).all()), "row_start: must rise from 0 to the rows")
-        _within(self.tokens, 0, vocab, "tokens")
-        _within(self.sample_rows, 0, rows, "sample_rows")
-        _within(self.positions, 0, self.page_table.shape[1] * PAGE, "positions: the page table must cover them;")
-        steps = np.diff(self.positions) == 1
-        steps[start[1:] - 1] = True
-        _require(bool(steps.all()), "positions: must be consecutive within a sequence")
+        _within(self.tokens, vocab, "tokens")
+        _within(self.sample_rows, rows, "sample_rows")
+        _within(self.positions, self.page_table.shape[1] * PAGE, "positions: the page table must cover them;")
+        if rows > sequences:
+            steps = np.diff(self.positions) == 1
+            steps[start[1:] - 1] = True
+            _require(bool(steps.all()), "positions: must be consecutive within a sequence")
         self._check_pages(pages, start, end)
-        _require(bool((self.temperature >= 0).all()), "temperature: must be 0 or more")
-        _require(bool(((self.top_p > 0) & (self.top_p <= 1)).all()), "top_p: must lie in (0, 1]")
-        _require(bool((self.top_k >= 0).all()), "top_k: must be 0 or more")
+        if sampled:
+            _require(bool(self.temperature.min() >= 0), "temperature: must be 0 or more")
+            _require(bool(self.top_p.min() > 0 and self.top_p.max() <= 1), "top_p: must lie in (0, 1]")
+            _require(bool(self.top_k.min() >= 0), "top_k: must be 0 or more")
 
     def _check_pages(self, pages: int, start: np.ndarray, end: np.ndarray) -> None:
         """Used entries of the page table must be pages of the pool, and rows must not write to one slot twice."""
         last = self.positions[end - 1] // PAGE
-        used = np.arange(self.page_table.shape[1]) <= last[:, None]
-        _within(self.page_table[used], 0, pages, "page_table")
-        if len(start) > 1:
+        if len(start) == 1:
+            _within(self.page_table[0, : int(last[0]) + 1], pages, "page_table")
+        else:
+            _within(self.page_table[np.arange(self.page_table.shape[1]) <= last[:, None]], pages, "page_table")
             sequence = np.repeat(np.arange(len(start)), end - start)
             slots = self.page_table[sequence, self.positions // PAGE].astype(np.int64) * PAGE + self.positions % PAGE
             _require(len(np.unique(slots)) == len(slots), "page_table: two rows would write to the same slot of a page")
@@ -72,6 +75,7 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(f"batch.{message}")
 
 
-def _within(array: np.ndarray, low: int, high: int, name: str) -> None:
-    if len(array) and not (low <= int(array.min()) and int(array.max()) < high):
-        raise ValueError(f"batch.{name} values must lie in {low}..{high - 1}, found {array.min()}..{array.max()}")
+def _within(array: np.ndarray, high: int, name: str) -> None:
+    # as unsigned numbers the negative ones are large: one pass finds both
+    if len(array) and int(array.view(np.uint32).max()) >= high:
+        raise ValueError(f"batch.{name} values must lie in 0..{high - 1}, found {array.min()}..{array.max()}")

@@ -118,7 +118,7 @@ def _compile(directory: Path, progress: Progress | None) -> Kernels:
     options: dict[str, Any] = {"cache": True, "boundscheck": False, "error_model": "numpy"}
     result = Kernels({}, {}, directory, 0, 0.0)
     total = len(functions) + len(entries)
-    cold = not any(directory.rglob("*.nbc"))
+    cold = sum(1 for _ in directory.rglob("*.nbc")) < total
     for index, (name, function) in enumerate({**functions, **entries}.items()):
         if progress and cold:
             progress(name, index, total)

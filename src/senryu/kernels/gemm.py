@@ -38,8 +38,6 @@ def tile(rows: int) -> Any:
 def _emit_tile(b: ir.IRBuilder, rows: int, args: list[ir.Value]) -> None:
     a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add = args
     row = [b.add(a, b.mul(a_stride, ir.Constant(I64, r))) for r in range(rows)]
-    block_bytes = b.mul(k, ir.Constant(I64, 16))
-    block = [b.add(w, b.mul(block_bytes, ir.Constant(I64, c))) for c in range(BLOCKS)]
     start = [b.load(at(b, offset(b, w_offset, 64 * c), V16I), align=64) for c in range(BLOCKS)]
     entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
     b.branch(loop)
@@ -47,8 +45,8 @@ def _emit_tile(b: ir.IRBuilder, rows: int, args: list[ir.Value]) -> None:
     i = b.phi(I64)  # bytes of K done: a multiple of 4
     i.add_incoming(ir.Constant(I64, 0), entry)
     sums = [[b.phi(V16I) for _ in range(BLOCKS)] for _ in range(rows)]
-    at_w = b.mul(i, ir.Constant(I64, 16))
-    weights = [b.load(at(b, b.add(block[c], at_w), V64B), align=64) for c in range(BLOCKS)]
+    line = b.add(w, b.mul(i, ir.Constant(I64, PANEL)))
+    weights = [b.load(at(b, offset(b, line, 64 * c), V64B), align=64) for c in range(BLOCKS)]
     new = []
     for r in range(rows):
         four = b.bitcast(broadcast(b, b.load(at(b, b.add(row[r], i), I32), align=4), V16I), V64B)

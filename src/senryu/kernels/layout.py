@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 PAGE = 64  # tokens of one K/V page
-SEGMENT = 16  # pages whose softmax is finished before it is merged into the row's: fixed, so results never depend on the split
+SEGMENT = 4  # pages whose softmax is finished before it is merged into the row's: fixed, so results never depend on splits
 PANEL = 64  # output columns of one packed weight panel
 QUERY_BLOCK = 16  # query vectors of one attention work item: their q, scores and a page's K fit the first-level cache
 STATE_EXTRA = 32  # floats of a query vector's state after its head_dim sums: sixteen partial weights, then the maximum

@@ -23,7 +23,7 @@ from senryu.model.quantize import float_rows, halve, pack_rows
 from senryu.model.spec import ModelSpec
 from senryu.model.transformer import Float32Weights
 
-PARTIALS = 4096  # states that split sequences may leave between attention's phases; a sequence that finds no room is not split
+PARTIALS = 16384  # states that split sequences may leave between attention's phases; a sequence that finds no room is not split
 
 
 class Buffers:
@@ -45,7 +45,7 @@ class Buffers:
         self.sampled = np.zeros(max_sequences, np.int32)
         self.pool = _untouched(len(spec.layers), pages, spec.kv_heads, 2, spec.head_dim * PAGE)
         state = spec.head_dim + STATE_EXTRA
-        self.partial = _zeros(PARTIALS, state)
+        self.partial = _untouched(PARTIALS, state)
         self.scratch = _zeros(threads, QUERY_BLOCK * (2 * state + PAGE + 1))
         self.weights = _zeros(threads, _whole(spec.vocab))
         self.histogram = np.zeros((threads, 2 * BUCKETS), np.float64)

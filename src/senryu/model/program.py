@@ -87,7 +87,7 @@ class Program:
             raise RuntimeError("this program is closed")
         batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
         self._grow_rope(int(batch.positions.max()) + 1)
-        counts = {"rows": len(batch.tokens), "sequences": len(batch.row_start) - 1, "sampled": len(batch.sample_rows)}
+        rows, sequences, sampled = len(batch.tokens), len(batch.row_start) - 1, len(batch.sample_rows)
         if self._team:
             for name, place in self._inputs.items():
                 array = getattr(batch, name)
@@ -96,12 +96,12 @@ class Program:
                     place[: len(array), :width] = array[:, :width]
                 else:
                     place[: len(array)] = array
-            self._team.run(counts, self._rope)
+            self._team.run((rows, sequences, sampled), self._rope)
         else:
-            cos, sin = self._rope
-            arrays = {name: getattr(batch, name) for name in DTYPES}
-            reference.run(self._operations, {**counts, **arrays, "cos": cos, "sin": sin})
-        return self._buffers.sampled[: counts["sampled"]].copy()
+            step: reference.Step = {name: getattr(batch, name) for name in DTYPES}
+            step |= {"rows": rows, "sequences": sequences, "sampled": sampled, "cos": self._rope[0], "sin": self._rope[1]}
+            reference.run(self._operations, step)
+        return self._buffers.sampled[:sampled].copy()
 
     def _grow_rope(self, positions: int) -> None:
         """Tables for all positions so far, doubled when outgrown: a long context pays for itself only when it comes."""
@@ -144,6 +144,7 @@ class _Team:
         self._step, self._sync = aligned((len(STEP),), np.int64), aligned((SYNC_WORDS,), np.int64)
         self._step[:], self._sync[:] = 0, 0
         self._set(page_table_stride=inputs["page_table"].strides[0], **inputs, **buffers.plan)
+        self._rope: tuple[np.ndarray, ...] = ()
         self._entry = compiled.entries["step"]
         shared = (self._records.ctypes.data, len(operations), self._step.ctypes.data, self._sync.ctypes.data, threads)
         self._arguments = (*shared, 0)
@@ -161,9 +162,12 @@ class _Team:
         for name, value in values.items():
             self._step[STEP.index(name)] = encode(value)
 
-    def run(self, counts: dict[str, int], rope: tuple[np.ndarray, np.ndarray]) -> None:
-        cos, sin = rope
-        self._set(**counts, cos=cos, sin=sin, cos_stride=cos.strides[0])
+    def run(self, counts: tuple[int, int, int], rope: tuple[np.ndarray, np.ndarray]) -> None:
+        """counts: rows, sequences, sampled, the first three slots of a step."""
+        self._step[:3] = counts
+        if rope is not self._rope:
+            self._rope = rope
+            self._set(cos=rope[0], sin=rope[1], cos_stride=rope[0].strides[0])
         self._entry(*self._arguments)
 
     def close(self) -> None:

@@ -38,15 +38,13 @@ def relative_error(w: np.ndarray) -> float:
 def pack_rows(parts: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], factor: float = 1.0) -> PackedMatrix:
     """Matrices that read the same input, one below the other, as one packed matrix; results are multiplied by `factor`.
 
-    Raises ValueError unless inputs, and the rows of every part but the last, are multiples of 16.
+    Raises ValueError when inputs are not a multiple of 16.
     """
     k = parts[0].shape[1]
     matrix = pack.empty(sum(len(part) for part in parts), k)
     first = 0
     for part, bias in zip(parts, biases):
-        if first % 16:
-            raise ValueError(f"a matrix with {len(part)} outputs cannot follow one that ends at {first}: not a multiple of 16")
-        step = max(16, CHUNK // k // 16 * 16)
+        step = max(PANEL, CHUNK // k // PANEL * PANEL)
         for start in range(0, len(part), step):
             q, scale = quantize_rows(np.asarray(part[start : start + step], np.float32))
             piece = None if bias is None else bias[start : start + step] * np.float32(factor)
