@@ -19,7 +19,6 @@ from senryu.api.server import check_bind, is_loopback, listen
 from senryu.config import Settings
 from senryu.errors import SenryuError
 
-SETTINGS = Settings(home=Path("unused"))
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -33,17 +32,24 @@ print("closed", flush=True)
 """
 
 
+def settings(host: str, port: int = 0, api_key: str | None = None) -> Settings:
+    return Settings(home=Path("unused"), host=host, port=port, api_key=api_key)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST", "::1", "[::1]"])
 def test_loopback(host: str) -> None:
     assert is_loopback(host)
-    check_bind(Settings(home=Path("unused"), host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "10.0.0.1", "example.com", "localhost.example.com"])
 def test_other_addresses_need_a_key(host: str) -> None:
     with pytest.raises(SenryuError, match=r"without an API key.*--api-key KEY"):
-        check_bind(Settings(home=Path("unused"), host=host))
-    check_bind(Settings(home=Path("unused"), host=host, api_key="k"))
+        check_bind(settings(host))
+
+
+def test_addresses_that_will_do() -> None:
+    check_bind(settings("127.0.0.1"))
+    check_bind(settings("0.0.0.0", api_key="k"))
 
 
 def test_a_taken_port_is_named() -> None:
@@ -51,7 +57,7 @@ def test_a_taken_port_is_named() -> None:
         sock.listen()
         port = sock.getsockname()[1]
         with pytest.raises(SenryuError, match=f"127.0.0.1:{port}.*--port 0"):
-            listen("127.0.0.1", port)
+            check_bind(settings("127.0.0.1", port))
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""What happens to every request before and after its route: request id, key, web origins, the error envelope. Pure ASGI."""
+"""What happens to every request before and after its route: request id, key, web origins, the error envelope. Pure ASGI.
+
+`anthropic-beta` may name anything: a beta that we do not have shows in its fields, and those are refused by name.
+"""
 
 from __future__ import annotations
 

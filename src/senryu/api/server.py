@@ -30,16 +30,22 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(settings: Settings) -> None:
-    """Raises SenryuError("open_bind") when anyone could call without a key."""
+    """Before a model is loaded: may we listen there, and can we?
+
+    Raises SenryuError when anyone could call without a key, and when the address is taken.
+    """
     if settings.api_key is None and not is_loopback(settings.host):
         raise SenryuError("open_bind", host=settings.host)
+    listen(settings.host, settings.port).close()
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address. Raises SenryuError("port_taken")."""
     sock: socket.socket | None = None
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
