@@ -1,0 +1,107 @@
+"""The verbs by hand: the bundled model answers, facts are printed as asked, and a wrong start says what to type next."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import senryu
+from senryu import cli
+from senryu.errors import SenryuError
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """Runs `senryu ARGUMENTS` with a home of its own, on little memory."""
+    (tmp_path / "config.toml").write_text("kv_cache_gb = 0.2\n")
+    monkeypatch.setenv("SENRYU_HOME", str(tmp_path))
+    monkeypatch.delenv("SENRYU_API_KEY", raising=False)
+
+    def run(*arguments: str, typed: str | None = None) -> Result:
+        return CliRunner().invoke(cli.app, arguments, input=typed)
+
+    return run
+
+
+def test_version(call) -> None:
+    assert call("version").stdout == f"senryu {senryu.__version__}\n"
+    assert json.loads(call("version", "--json").stdout)["senryu"] == senryu.__version__
+
+
+def test_the_bundled_model_is_listed_and_described(call) -> None:
+    listed = json.loads(call("models", "ls", "--json").stdout)
+    assert [model["name"] for model in listed] == ["senryu-nano"]
+    facts = json.loads(call("models", "show", "nano", "--json").stdout)
+    assert (facts["family"], facts["layers"], facts["vocab"]) == ("cohere2", 8, 4096)
+    assert "cohere2" in call("models", "show", "nano").stdout
+
+
+def test_doctor_names_what_a_start_depends_on(call, tmp_path: Path) -> None:
+    facts = json.loads(call("doctor", "--json").stdout)
+    assert facts["home"] == str(tmp_path)
+    assert facts["kernels"] in ("avx512", "numpy")
+    assert facts["memory_free_gb"] > 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "config.toml").write_text(f"port = {taken.getsockname()[1]}\n")
+        facts = json.loads(call("doctor", "--json").stdout)
+    assert any(key.startswith("port_") and "taken" in value for key, value in facts.items() if isinstance(value, str))
+
+
+def test_run_prints_the_answer_and_nothing_else(call) -> None:
+    first = call("run", "nano", "Hello!", "--max-tokens", "24")
+    assert first.exit_code == 0
+    assert first.stdout.strip()
+    assert call(
+        "run",
+        "nano",
+        typed="Hello!",
+    ).stdout.startswith(first.stdout.strip()[:8])
+    assert call("run", "nano", typed="").exit_code == 2
+
+
+def test_chat_keeps_the_conversation_until_its_end(call) -> None:
+    said = call("chat", "--temperature", "0", "--max-tokens", "16", typed="Hello!\n/history\n/clear\n/nothing\n/exit\nnever\n")
+    assert said.exit_code == 0
+    assert "user: Hello!" in said.stderr
+    assert "assistant: " in said.stderr
+    assert "forgotten" in said.stderr
+    assert "/nothing is no command" in said.stderr
+    assert "never" not in said.output
+
+
+def test_a_bench_reports_its_machine(call) -> None:
+    result = json.loads(call("bench", "--prompt", "70", "--tokens", "4", "--rounds", "1", "--json").stdout)
+    assert result["machine"]["kernels"] in ("avx512", "numpy")
+    assert result["speeds"][0]["decode_tok_s"] > 0
+    assert result["ttft_ms"]["cached"] > 0
+    assert call("bench", "--peer", "llama.cpp").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("serve", "--host", "0.0.0.0"), "--api-key"),
+        (("serve", "--model", "nanoo"), "nano"),
+        (("run", "path:/nowhere", "Hello"), "/nowhere"),
+    ],
+)
+def test_a_wrong_start_says_what_to_do(call, arguments: tuple[str, ...], hint: str) -> None:
+    failure = call(*arguments)
+    assert failure.exit_code == 1
+    assert isinstance(failure.exception, SenryuError)
+    assert hint in str(failure.exception)
+
+
+def test_main_turns_a_refusal_into_one_line(call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["senryu", "models", "show", "nope"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("senryu: ")
+    assert "nope" in printed.err
