@@ -2,12 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PORT ?= 8484
 
 .PHONY: serve chat test check bench clients train clean
 
 serve: $(VENV)/.base
-	$(BIN)/senryu serve --port $(PORT)
+	$(BIN)/senryu serve $(if $(PORT),--port $(PORT))
 
 chat: $(VENV)/.base
 	$(BIN)/senryu chat

@@ -12,9 +12,12 @@ from senryu.cli.output import CompileProgress, say
 def serve(
     model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on [127.0.0.1]. Any but loopback needs an API key.", show_default=False)
+        str | None,
+        typer.Option(help="Address to listen on [127.0.0.1]. Any but loopback needs an API key.", show_default=False),
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [8484].", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [8484].", show_default=False)
+    ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
