@@ -36,7 +36,7 @@ from senryu.kernels.simd import (
     broadcast,
     div,
     emit_fma,
-    exp,
+    exp_negative,
     fetch_add,
     get,
     i32,
@@ -164,7 +164,7 @@ def merge(total, part, head_dim):
     if sum_lanes(load(part + weights)) == ZERO:
         return
     high = maximum(load(total + top), load(part + top))
-    a, b = exp(sub(load(total + top), high)), exp(sub(load(part + top), high))
+    a, b = exp_negative(sub(load(total + top), high)), exp_negative(sub(load(part + top), high))
     for i in range(0, top, 64):
         store(total + i, add(mul(load(total + i), a), mul(load(part + i), b)))
     store(total + top, high)
@@ -182,15 +182,24 @@ def finish(state, head_dim, out):
 def soften(scores, state, alpha, head_dim, first, end):
     """Scores of one page (lanes first..end valid) to weights exp(s - max); the old sums must shrink by alpha."""
     top = state + 4 * (head_dim + STATE_EXTRA // 2)
-    old, high = load(top), splat(NEVER)
-    for c in range(0, PAGE, 16):
-        high = maximum(high, keep(load(scores + 4 * c), first - c, end - c, NEVER))
-    high = maximum(splat(max_lanes(high)), old)
-    shrink, total = exp(sub(old, high)), splat(ZERO)
-    for c in range(0, PAGE, 16):
-        weight = keep(exp(sub(load(scores + 4 * c), high)), first - c, end - c, ZERO)
-        store(scores + 4 * c, weight)
-        total = add(total, weight)
+    s0, s1, s2, s3 = load(scores), load(scores + 64), load(scores + 128), load(scores + 192)
+    edge = first > 0 or end < PAGE  # only pages at the ends of what a row sees need masks
+    if edge:
+        s0, s1 = keep(s0, first, end, NEVER), keep(s1, first - 16, end - 16, NEVER)
+        s2, s3 = keep(s2, first - 32, end - 32, NEVER), keep(s3, first - 48, end - 48, NEVER)
+    old = load(top)
+    high = maximum(splat(max_lanes(maximum(maximum(s0, s1), maximum(s2, s3)))), old)
+    shrink = exp_negative(sub(old, high))
+    s0, s1 = exp_negative(sub(s0, high)), exp_negative(sub(s1, high))
+    s2, s3 = exp_negative(sub(s2, high)), exp_negative(sub(s3, high))
+    if edge:
+        s0, s1 = keep(s0, first, end, ZERO), keep(s1, first - 16, end - 16, ZERO)
+        s2, s3 = keep(s2, first - 32, end - 32, ZERO), keep(s3, first - 48, end - 48, ZERO)
+    store(scores, s0)
+    store(scores + 64, s1)
+    store(scores + 128, s2)
+    store(scores + 192, s3)
+    total = add(add(s0, s1), add(s2, s3))
     weights = state + 4 * head_dim
     store(weights, add(mul(load(weights), shrink), total))
     store(top, high)

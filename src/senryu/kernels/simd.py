@@ -184,14 +184,10 @@ def _reduce(b: ir.IRBuilder, x: ir.Value, combine: Emit) -> ir.Value:
 
 
 def _keep(b: ir.IRBuilder, x: ir.Value, first: ir.Value, end: ir.Value, other: ir.Value) -> ir.Value:
-    """Lanes first <= i < end of x, `other` elsewhere."""
-    lane = ir.Constant(ir.VectorType(I64, 16), list(range(16)))
-
-    def wide(value: ir.Value) -> ir.Value:
-        empty = ir.Constant(ir.VectorType(I64, 16), ir.Undefined)
-        return b.shuffle_vector(b.insert_element(empty, value, ir.Constant(I32, 0)), empty, ir.Constant(V16I, [0] * 16))
-
-    inside = b.and_(b.icmp_signed(">=", lane, wide(first)), b.icmp_signed("<", lane, wide(end)))
+    """Lanes first <= i < end of x, `other` elsewhere. first and end must fit in 32 bits."""
+    lane = ir.Constant(V16I, list(range(16)))
+    low, high = (broadcast(b, b.trunc(value, I32), V16I) for value in (first, end))
+    inside = b.and_(b.icmp_signed(">=", lane, low), b.icmp_signed("<", lane, high))
     return b.select(inside, x, broadcast(b, other, V16F))
 
 
@@ -215,9 +211,27 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.bitcast(b.add(b.bitcast(y, V16I), power), V16F)
 
 
+def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """_exp for x <= 0 with fused steps: fewer and no less accurate, but not numpy's bits."""
+
+    def fused(x: ir.Value, factor: float, z: ir.Value) -> ir.Value:
+        return emit_fma(b, x, _constant(factor), z)
+
+    x = _maximum(b, x, _constant(EXP_LOW))
+    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    r = fused(n, -LN2_LOW, fused(n, -LN2_HIGH, x))
+    p = _constant(EXP_POLYNOMIAL[0])
+    for coefficient in EXP_POLYNOMIAL[1:]:
+        p = emit_fma(b, p, r, _constant(coefficient))
+    y = b.fadd(emit_fma(b, b.fmul(p, r), r, r), _constant(1.0))
+    power = b.shl(b.fptosi(n, V16I), ir.Constant(V16I, [23] * 16))
+    return b.bitcast(b.add(b.bitcast(y, V16I), power), V16F)
+
+
 maximum = binary(vec, vec, vec, _maximum)
 absolute = unary(vec, vec, _absolute)
 exp = unary(vec, vec, _exp)
+exp_negative = unary(vec, vec, _exp_negative)
 sum_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, lambda b, x, y: b.fadd(x, y)))
 max_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, _maximum))
 keep = quaternary(vec, (vec, types.int64, types.int64, types.float32), _keep)
