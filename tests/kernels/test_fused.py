@@ -58,13 +58,32 @@ def test_quantisation_rounds_half_to_even() -> None:
     np.testing.assert_array_equal(q[0].astype(int) - 128, [127, 0, 2, 2, 0, -2, -127, 126])
 
 
-def test_glu(compiled_kernels: Kernels) -> None:
-    x = floats(3, 4, 192) * 8
+@pytest.mark.parametrize(("n", "block"), [(96, 0), (48, 16), (128, 64)])
+def test_glu(compiled_kernels: Kernels, n: int, block: int) -> None:
+    x = floats(3, 4, 2 * n) * 8
     x[1, 0], x[1, 1] = 200, -200  # beyond where exp must be clamped
-    fast, twin = both(compiled_kernels, "glu", step(rows=4), x=x, n=96, **quantized_rows(4, 96))
+    fast, twin = both(compiled_kernels, "glu", step(rows=4), x=x, n=n, block=block, **quantized_rows(4, n))
     same(fast, twin, "x", "out", "out_scale")
-    gate, up = x[:, :96].astype(np.float64), x[:, 96:]
-    np.testing.assert_allclose(fast.x[:, :96], gate / (1 + np.exp(-gate)) * up, rtol=1e-6, atol=1e-30)
+    gate, up = x[:, :n].astype(np.float64), x[:, n:]
+    plain = gate / (1 + np.exp(-gate)) * up
+    if block == 0:
+        np.testing.assert_allclose(fast.x[:, :n], plain, rtol=1e-6, atol=1e-30)
+    else:  # the transform is its own inverse, up to the block's size
+        np.testing.assert_allclose(reference.hadamard(fast.x[:, :n], block) / block, plain, atol=1e-5 * np.abs(plain).max())
+
+
+def test_spreading_makes_an_outlier_cheap() -> None:
+    """int8 rounds to steps of the row's largest value: the error falls with it, and the product with a turned matrix stays."""
+    x, w = floats(7, 20, 256), floats(8, 30, 256)
+    x[:, 5] *= 40
+    turned, turned_w = reference.hadamard(x, 64), reference.hadamard(w, 64) / 64
+    np.testing.assert_allclose(turned @ turned_w.T, x @ w.T, atol=1e-3)
+
+    def error(x: np.ndarray, w: np.ndarray) -> float:
+        q, scale = reference.quantize(x)
+        return float(np.linalg.norm(((q.astype(np.float32) - 128) * scale[:, None] - x) @ w.T))
+
+    assert error(turned, turned_w) < error(x, w) / 2
 
 
 def test_exp_is_accurate_and_exact_at_zero() -> None:

@@ -19,6 +19,7 @@ from senryu.kernels.simd import (
     f64,
     fetch_add,
     get,
+    hadamard,
     i32,
     load,
     load_bf16,
@@ -115,11 +116,30 @@ def norm(op, step, thread):
             store_u8(out + i, mul(y, rescale))
 
 
-G_X, G_X_STRIDE, G_N, G_OUT, G_OUT_STRIDE, G_SCALE = slots("glu")
+@njit(boundscheck=False)
+def spread(x, n, block):
+    """Walsh-Hadamard transform of every `block` values (64 or 16; 0 leaves them): one outlier becomes many small values.
+
+    The matrix that reads them was turned the other way round when it was packed (QuaRot, arXiv:2404.00456).
+    """
+    if block == 64:
+        for i in range(0, 4 * n, 256):
+            v0, v1, v2, v3 = load(x + i), load(x + i + 64), load(x + i + 128), load(x + i + 192)
+            a0, a1, a2, a3 = add(v0, v2), add(v1, v3), sub(v0, v2), sub(v1, v3)
+            store(x + i, hadamard(add(a0, a1)))
+            store(x + i + 64, hadamard(sub(a0, a1)))
+            store(x + i + 128, hadamard(add(a2, a3)))
+            store(x + i + 192, hadamard(sub(a2, a3)))
+    elif block == 16:
+        for i in range(0, 4 * n, 64):
+            store(x + i, hadamard(load(x + i)))
+
+
+G_X, G_X_STRIDE, G_N, G_BLOCK, G_OUT, G_OUT_STRIDE, G_SCALE = slots("glu")
 
 
 def glu(op, step, thread):
-    """silu(gate) * up, then quantise: x row = [gate n][up n]; the product overwrites the gate."""
+    """silu(gate) * up, spread, then quantise: x row = [gate n][up n]; the result overwrites the gate."""
     n = get(op, G_N)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
@@ -131,6 +151,7 @@ def glu(op, step, thread):
             g = load(gate + i)
             sigmoid = div(splat(ONE), add(splat(ONE), exp(sub(splat(ZERO), g))))
             store(gate + i, mul(mul(g, sigmoid), load(up + i)))
+        spread(gate, n, get(op, G_BLOCK))
         quantize(gate, n, get(op, G_OUT) + row * get(op, G_OUT_STRIDE), get(op, G_SCALE) + 4 * row)
 
 

@@ -40,7 +40,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         *("x", "x_stride", "heads", "kv_heads", "head_dim", "partial", "partial_stride"),
         *("out", "out_stride", "out_scale"),
     ),
-    "glu": ("x", "x_stride", "n", "out", "out_stride", "out_scale"),
+    "glu": ("x", "x_stride", "n", "block", "out", "out_stride", "out_scale"),
     "sample": ("logits", "logits_stride", "vocab", "weights", "weights_stride", "histogram", "histogram_stride", "out"),
 }
 """Fields by kind. `rows` names the step's count of rows to work on: "rows" or "sampled" (then rows of x are gathered)."""

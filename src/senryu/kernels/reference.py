@@ -161,9 +161,20 @@ def gather(op: Operation, step: Step) -> None:
     put_rows(op, op.x[: step["rows"], : op.heads * op.head_dim])
 
 
+def hadamard(x: np.ndarray, block: int) -> np.ndarray:
+    """Walsh-Hadamard transform (unnormalised, symmetric) of every `block` values of the last axis; 0 leaves them."""
+    half = block // 2
+    while half:
+        pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        x = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
+        half //= 2
+    return x
+
+
 def glu(op: Operation, step: Step) -> None:
     gate, up = op.x[: step["rows"], : op.n], op.x[: step["rows"], op.n : 2 * op.n]
-    product = gate * (np.float32(1) / (np.float32(1) + exp(np.float32(0) - gate))) * up
+    product = hadamard(gate * (np.float32(1) / (np.float32(1) + exp(np.float32(0) - gate))) * up, op.block)
     op.x[: step["rows"], : op.n] = product
     put_rows(op, product)
 

@@ -191,6 +191,15 @@ def _keep(b: ir.IRBuilder, x: ir.Value, first: ir.Value, end: ir.Value, other: i
     return b.select(inside, x, broadcast(b, other, V16F))
 
 
+def _hadamard(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """The 16-point Walsh-Hadamard transform of the lanes (unnormalised), from the widest butterfly to the narrowest."""
+    for half in (8, 4, 2, 1):
+        partner = b.shuffle_vector(x, x, ir.Constant(V16I, [lane ^ half for lane in range(16)]))
+        upper = ir.Constant(ir.VectorType(ir.IntType(1), 16), [bool(lane & half) for lane in range(16)])
+        x = b.select(upper, b.fsub(partner, x), b.fadd(x, partner))
+    return x
+
+
 EXP_LOW, EXP_HIGH, LOG2E = -87.33654, 88.0, 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 EXP_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -229,6 +238,7 @@ def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 maximum = binary(vec, vec, vec, _maximum)
+hadamard = unary(vec, vec, _hadamard)
 absolute = unary(vec, vec, _absolute)
 exp = unary(vec, vec, _exp)
 exp_negative = unary(vec, vec, _exp_negative)

@@ -19,6 +19,7 @@ from senryu.kernels.layout import (
     operation,
 )
 from senryu.kernels.pack import PackedMatrix
+from senryu.kernels.reference import hadamard
 from senryu.model.quantize import float_rows, halve, pack_rows
 from senryu.model.spec import ModelSpec
 from senryu.model.transformer import Float32Weights
@@ -88,6 +89,8 @@ class _Builder:
     def __init__(self, spec: ModelSpec, weights: Float32Weights, buffers: Buffers, threads: int, quantized: bool) -> None:
         self.spec, self.weights, self.buffers, self.threads = spec, weights, buffers, threads
         self.make = pack_rows if quantized else float_rows
+        # gated activations have outliers ten times their mean size: they are spread before they are rounded to int8
+        self.block = 0 if not quantized else (64 if spec.ffn % 64 == 0 else 16)
         self.heads = {"heads": spec.heads, "kv_heads": spec.kv_heads}
 
     def operations(self) -> Iterator[Operation]:
@@ -113,18 +116,19 @@ class _Builder:
         yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, b.x, add=1)
         yield self.norm(f"{name}.post_attention_layernorm", b.normed)
         yield self.gemm(self.matrix(*self.gate_up(name)), b.normed, b.projected)
-        yield operation("glu", x=b.projected, n=self.spec.ffn, **b.gated_rows)
-        yield self.gemm(self.matrix(f"{name}.mlp.down_proj"), b.gated_rows, b.x, add=1)
+        yield operation("glu", x=b.projected, n=self.spec.ffn, block=self.block, **b.gated_rows)
+        yield self.gemm(self.matrix(f"{name}.mlp.down_proj", block=self.block), b.gated_rows, b.x, add=1)
 
     def parallel_layer(self, layer: int) -> Iterator[Operation]:
         """x += attention(n) + mlp(n), n = norm(x): one matrix makes q, k, v, gate and up."""
         b, name = self.buffers, f"model.layers.{layer}"
         yield self.norm(f"{name}.input_layernorm", b.normed)
         yield self.gemm(self.matrix(*self.qkv(name), *self.gate_up(name)), b.normed, b.projected)
-        yield operation("glu", x=b.projected[:, b.qkv_width :], n=self.spec.ffn, **b.gated_rows)
+        gate_up = b.projected[:, b.qkv_width :]
+        yield operation("glu", x=gate_up, n=self.spec.ffn, block=self.block, **b.gated_rows)
         yield from self.attention(layer)
         yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, b.x, add=1)
-        yield self.gemm(self.matrix(f"{name}.mlp.down_proj"), b.gated_rows, b.x, add=1)
+        yield self.gemm(self.matrix(f"{name}.mlp.down_proj", block=self.block), b.gated_rows, b.x, add=1)
 
     def attention(self, layer: int) -> Iterator[Operation]:
         """From projected q, k, v to quantised rows for o_proj."""
@@ -147,10 +151,13 @@ class _Builder:
     def gate_up(self, name: str) -> list[str]:
         return [f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"]
 
-    def matrix(self, *names: str, factor: float = 1.0) -> PackedMatrix:
-        """Matrices that read the same rows, as one."""
+    def matrix(self, *names: str, factor: float = 1.0, block: int = 0) -> PackedMatrix:
+        """Matrices that read the same rows, as one; `block`: those rows were spread by it."""
         biases = [self.weights.float32(f"{n}.bias") if f"{n}.bias" in self.weights else None for n in names]
-        return self.make([self.weights.float32(f"{n}.weight") for n in names], biases, factor)
+        parts = [self.weights.float32(f"{n}.weight") for n in names]
+        if block:
+            parts = [hadamard(part, block) / np.float32(block) for part in parts]
+        return self.make(parts, biases, factor)
 
     def norm(self, name: str, target: dict[str, np.ndarray], rows: str = "rows") -> Operation:
         spec = self.spec
