@@ -9,7 +9,7 @@ from numba import njit
 
 from senryu.kernels.simd import fetch_add, futex_wait, futex_wake, i64, load_acquire, pause, put_i64, yield_core
 
-SPINS = 2000  # pauses before a waiting thread offers its core to others: longer only helps when nobody else wants it
+SPINS = 100  # pauses before a waiting thread offers its core: when others want it, every barrier of a step costs this long
 YIELDS = 400  # offers before a worker that waits for the next step goes to sleep: some 100 us on a free core
 
 GENERATION, SLEEPERS, ARRIVED, STOP = 0, 64, 128, 192  # byte offsets among SYNC_WORDS, a cache line each
