@@ -1,7 +1,7 @@
 """The vector vocabulary: what kernels may ask of the CPU, as Numba intrinsics. The port boundary between CPUs.
 
 Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes held in one register; operations on it round once per step and
-never contract, so numpy can follow bit for bit, except `fma`. Needs AVX-512 F, BW, VL and VNNI.
+never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. Needs AVX-512 F, BW, VL and VNNI.
 """
 
 from __future__ import annotations
@@ -67,10 +67,20 @@ def _constant(value: float) -> ir.Constant:
     return ir.Constant(V16F, [value] * 16)
 
 
+def _lowered(result: Any, emit: Emit) -> Callable[..., Any]:
+    """What Numba wants of an intrinsic: code for it, and a value even where there is none."""
+
+    def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        value = emit(b, *args)
+        return context.get_dummy_value() if result is types.void else value
+
+    return lower
+
+
 def nullary(result: Any, emit: Emit) -> Any:
     @intrinsic
     def call(typingctx):
-        return result(), lambda context, b, sig, args: emit(b) if result is not types.void else _void(context, emit(b))
+        return result(), _lowered(result, emit)
 
     return call
 
@@ -78,7 +88,7 @@ def nullary(result: Any, emit: Emit) -> Any:
 def unary(result: Any, first: Any, emit: Emit) -> Any:
     @intrinsic
     def call(typingctx, x):
-        return result(first), lambda context, b, sig, args: emit(b, *args)
+        return result(first), _lowered(result, emit)
 
     return call
 
@@ -86,19 +96,7 @@ def unary(result: Any, first: Any, emit: Emit) -> Any:
 def binary(result: Any, first: Any, second: Any, emit: Emit) -> Any:
     @intrinsic
     def call(typingctx, x, y):
-        def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
-            value = emit(b, *args)
-            return context.get_dummy_value() if result is types.void else value
-
-        return result(first, second), lower
-
-    return call
-
-
-def ternary(result: Any, first: Any, second: Any, third: Any, emit: Emit) -> Any:
-    @intrinsic
-    def call(typingctx, x, y, z):
-        return result(first, second, third), lambda context, b, sig, args: emit(b, *args)
+        return result(first, second), _lowered(result, emit)
 
     return call
 
@@ -106,17 +104,9 @@ def ternary(result: Any, first: Any, second: Any, third: Any, emit: Emit) -> Any
 def quaternary(result: Any, kinds: tuple[Any, Any, Any, Any], emit: Emit) -> Any:
     @intrinsic
     def call(typingctx, x, y, z, w):
-        def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
-            value = emit(b, *args)
-            return context.get_dummy_value() if result is types.void else value
-
-        return result(*kinds), lower
+        return result(*kinds), _lowered(result, emit)
 
     return call
-
-
-def _void(context: Any, _: Any) -> Any:
-    return context.get_dummy_value()
 
 
 # *** memory ***
@@ -161,7 +151,6 @@ add = binary(vec, vec, vec, lambda b, x, y: b.fadd(x, y))
 sub = binary(vec, vec, vec, lambda b, x, y: b.fsub(x, y))
 mul = binary(vec, vec, vec, lambda b, x, y: b.fmul(x, y))
 div = binary(vec, vec, vec, lambda b, x, y: b.fdiv(x, y))
-fma = ternary(vec, vec, vec, vec, emit_fma)
 
 
 def _maximum(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
