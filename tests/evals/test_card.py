@@ -46,8 +46,15 @@ def measured() -> dict[str, Any]:
             "five_gram": {"pretrain/x.jsonl.xz": 2.0, "all": 1.75},
         },
         "labels": {
-            "banking77": {"rows": 3080, "labels": 77, "accuracy": 0.8125, "valid": 0.99},
-            "clinc150": {"rows": 5500, "labels": 151, "accuracy": 0.5, "valid": 0.9, "accuracy_in_scope": 0.6},
+            "banking77": {"rows": 3080, "labels": 77, "accuracy": 0.8125, "commonest": 0.0125, "valid": 0.99},
+            "clinc150": {
+                "rows": 5500,
+                "labels": 151,
+                "accuracy": 0.5,
+                "commonest": 0.2,
+                "valid": 0.9,
+                "accuracy_in_scope": 0.6,
+            },
         },
         "dialogues": [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!\nThere"}]],
     }
@@ -73,7 +80,7 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     for part in (
         "6.7 million parameters",
         "| all | 1.250 | 1.750 |",
-        "| banking77 | 3,080 | 77 | 81.2 % | 99.0 % |",
+        "| banking77 | 3,080 | 77 | 81.2 % | 1.2 % | 99.0 % |",
         "50.0 % (60.0 % in scope)",
         "> **assistant**: Hi!\n> There",
         "9.8 M tokens in 1,200 steps, 83 minutes",

@@ -28,12 +28,15 @@ def bits_table(measured: dict[str, Any]) -> str:
 
 def labels_table(measured: dict[str, Any]) -> str:
     """Accuracy by generated label."""
-    lines = ["| task | rows | labels | exact label | any valid label |", "|---|---|---|---|---|"]
+    lines = [
+        "| task | rows | labels | exact label | always the commonest label | any valid label |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, result in measured["labels"].items():
         inside = f" ({100 * result['accuracy_in_scope']:.1f} % in scope)" if "accuracy_in_scope" in result else ""
         lines.append(
             f"| {name} | {result['rows']:,} | {result['labels']} | {100 * result['accuracy']:.1f} %{inside} "
-            f"| {100 * result['valid']:.1f} % |"
+            f"| {100 * result['commonest']:.1f} % | {100 * result['valid']:.1f} % |"
         )
     return "\n".join(lines)
 

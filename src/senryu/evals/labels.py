@@ -7,6 +7,7 @@ import json
 import lzma
 import random
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def read_rows(path: Path, task: str, limit: int | None, seed: int = 0) -> list[t
 
 
 async def accuracy(model: LoadedModel, name: str, rows: list[tuple[str, str]], labels: list[str]) -> dict[str, Any]:
-    """Share of rows whose generated text is exactly the label; `valid` is the share that is any label of the set."""
+    """Share of rows whose generated text is exactly the label; `valid` is the share that is any label of the set,
+    `commonest` what always giving the most frequent label would score."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(text: str) -> str:
@@ -42,10 +44,12 @@ async def accuracy(model: LoadedModel, name: str, rows: list[tuple[str, str]], l
 
     answers = await asyncio.gather(*(one(text) for text, _ in rows))
     right = [a == label for a, (_, label) in zip(answers, rows)]
+    commonest = Counter(label for _, label in rows).most_common(1)[0][1]
     result: dict[str, Any] = {
         "rows": len(rows),
         "labels": len(labels),
         "accuracy": sum(right) / len(rows),
+        "commonest": commonest / len(rows),
         "valid": sum(a in set(labels) for a in answers) / len(rows),
     }
     inside = [ok for ok, (_, label) in zip(right, rows) if label != "out_of_scope"]
