@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|card`: measure a trained model, and write its card from the result."""
+"""`python -m senryu.evals measure|card|agreement`: measure a trained model, write its card, compare int8 with fp32."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import card, labels, perplexity
+from senryu.evals import agreement, card, labels, perplexity
+from senryu.model.hub import resolve
+from senryu.model.program import Program
+from senryu.model.spec import load_spec
 from senryu.model.tokenizer import load_tokenizer
+from senryu.model.weights import load_weights
 from senryu.service.registry import LoadedModel, load_model
 
 # The first turns of three conversations; the model answers each user turn greedily.
@@ -72,6 +76,23 @@ def measure(run: Path, data: Path, held_out_bytes: int, limit: int | None) -> di
     }
 
 
+def compare(ref: str, data: Path, per_file: int) -> dict[str, Any]:
+    """Agreement of the engine's path with the fp32 definition over the texts of DATA/eval, each opened as a document."""
+    settings = load_settings()
+    files = resolve(ref, settings.home)
+    spec, weights, tokenizer = load_spec(files.path), load_weights(files.path), load_tokenizer(files.path)
+    program = Program(
+        spec, weights, pages=agreement.MOST // Program.page_size, max_sequences=agreement.CHUNK, cache_dir=settings.kernel_cache
+    )
+    opening = [spec.bos_id] if spec.bos_id is not None else []
+    texts = (np.array([*opening, *tokenizer.encode(text)]) for text in agreement.eval_texts(data, per_file))
+    try:
+        result = agreement.agreement(spec, weights.to_float32(), program, texts)
+    finally:
+        program.close()
+    return {"tokens": result.tokens, "same_next_token": round(result.share, 4), "kl_nats": round(result.divergence, 5)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
@@ -87,8 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
             command.add_argument("--to", type=Path, required=True, help="folder of the model")
+    command = verbs.add_parser("agreement", help="int8 engine against the fp32 definition over DATA/eval")
+    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument("--data", type=Path, required=True, help="folder of the data bundle")
+    command.add_argument("--per-file", type=int, default=100, help="texts of each file")
     args = top.parse_args(arguments)
-    if args.verb == "measure":
+    if args.verb == "agreement":
+        print(json.dumps(compare(args.model, args.data, args.per_file)))
+    elif args.verb == "measure":
         result = measure(args.run, args.data, args.held_out_bytes, args.limit)
         args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     else:
