@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve chat test check bench clients train clean
+.PHONY: serve chat test slow check bench clients train clean
 
 serve: $(VENV)/.base
 	$(BIN)/senryu serve $(if $(PORT),--port $(PORT))
@@ -13,6 +13,9 @@ chat: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests

@@ -153,20 +153,6 @@ def test_neighbours_change_no_bit(make_program: MakeProgram, family: str) -> Non
     np.testing.assert_array_equal(program.logits[1], alone[149])
 
 
-def test_pages_are_shared_and_copied(make_program: MakeProgram) -> None:
-    """A sequence may read pages that another wrote, and go on in a copy of a page without disturbing the original."""
-    spec, weights, ids = setup("llama")
-    program = make_program(spec, weights)
-    whole = programs.logits_in_chunks(program, ids, TOKENS, [0, 1, 2])
-    program.copy_page(2, 7)
-    other = programs.ids(4, spec.vocab, seed=5)
-    program.step(programs.batch((other, 140, [0, 1, 7])))
-    program.step(programs.batch((ids[149:], 149, [0, 1, 2])))
-    np.testing.assert_array_equal(program.logits[0], whole[149])
-    with pytest.raises(IndexError, match=r"0\.\.11"):
-        program.copy_page(0, 12)
-
-
 def test_sampling_depends_on_the_request_alone(make_program: MakeProgram) -> None:
     spec, weights, ids = setup("llama")
     program = make_program(spec, weights)

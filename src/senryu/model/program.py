@@ -111,12 +111,6 @@ class Program:
             cos, sin = (np.concatenate(pair) for pair in zip(self._rope, more))
             self._rope = cos, sin
 
-    def copy_page(self, src: int, dst: int) -> None:
-        """Copy one page's K/V at all layers. Raises IndexError for a page outside the pool."""
-        if not (0 <= src < self.pages and 0 <= dst < self.pages):
-            raise IndexError(f"pages are 0..{self.pages - 1}, asked to copy {src} to {dst}")
-        self._buffers.pool[:, dst] = self._buffers.pool[:, src]
-
     def close(self) -> None:
         """Stop the team. The program cannot run any more; closing twice is fine."""
         self._closed = True
