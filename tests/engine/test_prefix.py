@@ -16,9 +16,7 @@ def run(bench: Bench, wanted):
     return sequence
 
 
-@pytest.mark.parametrize(
-    ("length", "cached"), [(1, 0), (64, 0), (65, 64), (128, 64), (129, 128), (300, 256)]
-)
+@pytest.mark.parametrize(("length", "cached"), [(1, 0), (64, 0), (65, 64), (128, 64), (129, 128), (300, 256)])
 def test_a_repeated_prompt_takes_its_full_pages_but_computes_its_last_token(length: int, cached: int) -> None:
     bench = Bench(FakeProgram())
     wanted = request(range(100, 100 + length))

@@ -1,8 +1,8 @@
 """The page pool: which K/V pages are free, cached or live. Page ids only; the K/V itself is the program's.
 
-    free ── take ──> live ── drop ──> free         a page that the prefix tree does not keep
-                     live ── drop ──> cached       a page that it keeps
-                     live <── hold ── cached ── forget ──> free
+free ── take ──> live ── drop ──> free         a page that the prefix tree does not keep
+                 live ── drop ──> cached       a page that it keeps
+                 live <── hold ── cached ── forget ──> free
 """
 
 from __future__ import annotations
