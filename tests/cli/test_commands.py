@@ -15,7 +15,7 @@ from senryu.errors import SenryuError
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs `senryu ARGUMENTS` with a home of its own, on little memory."""
     (tmp_path / "config.toml").write_text("kv_cache_gb = 0.2\n")
     monkeypatch.setenv("SENRYU_HOME", str(tmp_path))
