@@ -17,6 +17,8 @@ SEGMENT = 4  # pages whose softmax is finished before it is merged into the row'
 PANEL = 64  # output columns of one packed weight panel
 QUERY_BLOCK = 16  # query vectors of one attention work item: their q, scores and a page's K fit the first-level cache
 STATE_EXTRA = 32  # floats of a query vector's state after its head_dim sums: sixteen partial weights, then the maximum
+INT8, INT4, BF16 = 8, 4, 16  # formats of a packed matrix, by the bits of a weight
+GROUP = 128  # inputs that share a scale in an int4 matrix
 BUCKETS = 2048  # of a radix level in sampling; each holds a float64 mass and an int64 count
 SYNC_WORDS = 32  # int64 words that the thread team meets at
 
@@ -25,7 +27,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "embed": ("table", "table_stride", "half", "hidden", "x", "x_stride"),
     "norm": ("x", "x_stride", "weight", "n", "eps", "centred", "out", "out_stride", "out_scale", "rows"),
     "gemm": (
-        *("a", "a_stride", "a_scale", "w", "w_scale", "w_offset", "bias", "k", "panels"),
+        *("format", "a", "a_stride", "a_scale", "a_sums", "a_sums_stride", "w", "w_scale", "w_offset", "bias", "k", "panels"),
         *("out", "out_stride", "add", "rows"),
     ),
     "rope": (

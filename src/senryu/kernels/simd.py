@@ -70,7 +70,7 @@ def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value
 SIGNED = target().dot in ("maddubs", "sdot")
 
 
-def _signed(b: ir.IRBuilder, offset: ir.Value) -> ir.Value:
+def emit_signed(b: ir.IRBuilder, offset: ir.Value) -> ir.Value:
     """u8 value + 128 -> s8 value."""
     return b.xor(offset, ir.Constant(V64B, [-128] * 64))
 
@@ -93,7 +93,7 @@ def emit_shared(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> tuple[ir.Value
     """The operand of `emit_dot` that stays in a register: s8, or u8 value + 128 if `offset`."""
     if not SIGNED:
         return (x,)
-    x = _signed(b, x) if offset else x
+    x = emit_signed(b, x) if offset else x
     if target().dot == "sdot":
         return (x,)
     return x, b.call(declare(b, "llvm.abs.v64i8", V64B, [V64B, ir.IntType(1)]), [x, ir.Constant(ir.IntType(1), 0)])
@@ -101,7 +101,7 @@ def emit_shared(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> tuple[ir.Value
 
 def emit_single(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> ir.Value:
     """The other operand of `emit_dot`. Of the two, one is `offset` and one is not."""
-    return _signed(b, x) if SIGNED and offset else x
+    return emit_signed(b, x) if SIGNED and offset else x
 
 
 def emit_dot(b: ir.IRBuilder, total: ir.Value, shared: tuple[ir.Value, ...], single: ir.Value, *, offset: bool) -> ir.Value:
@@ -134,14 +134,41 @@ def emit_dot_unsigned(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, sign
     return _joined(b, [b.call(dot, list(each)) for each in halves])
 
 
+def emit_dots_small(b: ir.IRBuilder, total: ir.Value, pairs: list[tuple[ir.Value, ir.Value]]) -> ir.Value:
+    """total plus the dots of up to eight pairs of u8 (at most 15) x s8: AVX2 may add them up in 16 bits first."""
+    if target().dot != "maddubs":
+        for unsigned, signed in pairs:
+            total = emit_dot_unsigned(b, total, unsigned, signed)
+        return total
+    halves = []
+    for i, part in enumerate(_parts(b, total, 2)):
+        products = [_pairs(b, _parts(b, u, 2)[i], _parts(b, s, 2)[i]) for u, s in pairs]
+        while len(products) > 1:
+            products = [
+                b.add(*products[j : j + 2]) if j + 1 < len(products) else products[j] for j in range(0, len(products), 2)
+            ]
+        halves.append(_widened(b, part, products[0]))
+    return _joined(b, halves)
+
+
 def _sign(b: ir.IRBuilder, y: ir.Value, x: ir.Value) -> ir.Value:
     v32b = ir.VectorType(I8, 32)
     return b.call(declare(b, "llvm.x86.avx2.psign.b", v32b, [v32b, v32b]), [y, x])
 
 
 def _maddubs(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    v32b, v16s, v8i = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
-    pairs = b.call(declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16s, [v32b, v32b]), [unsigned, signed])
+    return _widened(b, total, _pairs(b, unsigned, signed))
+
+
+def _pairs(b: ir.IRBuilder, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Sixteen int16 sums of two u8 x s8 products, saturating."""
+    v32b, v16s = ir.VectorType(I8, 32), ir.VectorType(I16, 16)
+    return b.call(declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16s, [v32b, v32b]), [unsigned, signed])
+
+
+def _widened(b: ir.IRBuilder, total: ir.Value, pairs: ir.Value) -> ir.Value:
+    """Eight int32 totals plus two int16 each."""
+    v16s, v8i = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
     ones = ir.Constant(v16s, [1] * 16)
     return b.add(total, b.call(declare(b, "llvm.x86.avx2.pmadd.wd", v8i, [v16s, v16s]), [pairs, ones]))
 
@@ -216,7 +243,7 @@ load = unary(vec, address, lambda b, a: b.load(at(b, a, V16F), align=4))
 store = binary(types.void, address, vec, lambda b, a, v: b.store(v, at(b, a, V16F), align=4))
 
 
-def _load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
+def emit_load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
     """Sixteen bfloat16 are the upper halves of sixteen float32."""
     wide = b.zext(b.load(at(b, a, ir.VectorType(I16, 16)), align=2), V16I)
     return b.bitcast(b.shl(wide, ir.Constant(V16I, [16] * 16)), V16F)
@@ -229,7 +256,7 @@ def _store_u8(b: ir.IRBuilder, a: ir.Value, v: ir.Value) -> ir.Value:
     return b.store(b.trunc(whole, ir.VectorType(I8, 16)), at(b, a, ir.VectorType(I8, 16)), align=1)
 
 
-load_bf16 = unary(vec, address, _load_bf16)
+load_bf16 = unary(vec, address, emit_load_bf16)
 store_u8 = binary(types.void, address, vec, _store_u8)
 
 # *** arithmetic ***

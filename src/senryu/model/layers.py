@@ -10,6 +10,7 @@ import numpy as np
 
 from senryu.kernels.layout import (
     BUCKETS,
+    INT8,
     PAGE,
     PANEL,
     QUERY_BLOCK,
@@ -170,6 +171,8 @@ class _Builder:
     ) -> Operation:
         return operation(
             "gemm",
+            format=INT8,
+            a_sums=None,
             a=source["out"],
             a_scale=source["out_scale"],
             w=matrix.packed,
