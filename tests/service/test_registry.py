@@ -18,7 +18,7 @@ from serving import scripted_model
 
 SETTINGS = Settings(home=Path("home"), kernels="numpy")
 SPEC = shape_spec("tiny")
-PAGE = Program.page_bytes(SPEC)
+PAGE = Program.page_bytes(SPEC, "int8")
 WINDOW = 200_000 // 64
 
 

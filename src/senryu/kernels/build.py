@@ -20,7 +20,7 @@ from typing import Any
 from senryu.kernels.target import ISAS, cpu_features, narrow, supported, target
 
 Progress = Callable[[str, int, int], None]
-OF_INTEREST = tuple(dict.fromkeys(name for isa in ISAS.values() for name in isa.needs)) + ("avx512bf16", "amx-int8", "i8mm")
+OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-int8", "i8mm")
 MODULES = ("attention", "fused", "gemm", "sample", "forward")
 
 
@@ -71,8 +71,8 @@ _loaded: list[Kernels] = []  # compiled code lives as long as the process; a sec
 
 
 def load(cache_dir: Path, progress: Progress | None = None, path: str | None = None) -> Kernels:
-    """The kernels of the instruction set `path` (by default the best), from the cache below `cache_dir` or compiled now (under a
-    minute), with `progress(name, index, total)`.
+    """The kernels of the instruction set `path` (by default the best), from the cache below `cache_dir` or compiled now, which
+    takes under a minute and calls `progress(name, index, total)`.
 
     Progress is called only when something is compiled; the last call has index == total. Raises RuntimeError where that set
     does not run or this process runs another, PermissionError when others own, or can write to, the cache directory.

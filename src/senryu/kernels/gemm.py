@@ -1,8 +1,8 @@
 """Packed matrices x rows: out = rows @ W.T + bias (+ out), for any number of rows, in the formats of `pack.py`.
 
-One micro-kernel, generated for each format and number of rows x as many columns as registers hold, keeps all its sums there for
-the whole of K. A row's result does not depend on which rows stand beside it nor (int8, int4) on the instruction set: the integer
-sum is exact, and the float steps after it are per element, unfused and in order.
+One micro-kernel, generated for each format and number of rows x as many columns as registers hold, keeps all its sums there
+for the whole of K. A row's result does not depend on which rows stand beside it nor (int8, int4) on the instruction set:
+integer sums are exact, and the float steps after them are per element, unfused and in order.
 """
 
 from __future__ import annotations

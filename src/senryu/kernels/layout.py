@@ -32,10 +32,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
     "rope": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "rope", "q_norm", "k_norm", "eps", "q_scale"),
-        *("pool", "pool_stride"),
+        *("quantized", "pool", "pool_stride"),
     ),
     "attend": (
-        *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "pool", "pool_stride"),
+        *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "quantized", "pool", "pool_stride"),
         *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride"),
     ),
     "gather": (
@@ -62,6 +62,11 @@ WIDTH = HEADER + max(map(len, OPERATIONS.values()))
 def slots(kind: str) -> tuple[int, ...]:
     """Slot numbers of the fields of one kind, in order."""
     return tuple(range(HEADER, HEADER + len(OPERATIONS[kind])))
+
+
+def kv_bytes(head_dim: int, *, quantized: bool) -> int:
+    """Bytes of K/V that one page of one layer and head takes; kernels/kv.py has the layout."""
+    return PAGE * (2 * head_dim + 8) if quantized else PAGE * 8 * head_dim
 
 
 @dataclass(slots=True)

@@ -63,9 +63,9 @@ def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value
 
 # *** the dot ***
 #
-# total[i] += sum over j < 4 of x[4i + j] * y[4i + j], sixteen int32 lanes i. One operand holds value + 128 as u8, the other s8; one
-# of the two is a register that many dots share. `shared` and `single` turn bytes into what the instruction wants of each, once;
-# the sum is then of x * y itself where SIGNED, else of (value + 128) * y, and whoever starts the sum takes 128 * y off.
+# total[i] += sum over j < 4 of x[4i + j] * y[4i + j], sixteen int32 lanes i. One operand holds value + 128 as u8, the other s8;
+# one of the two is a register that many dots share. emit_shared and emit_single turn bytes into what the instruction wants of
+# each. The sum is then of value * y where SIGNED, else of (value + 128) * y, and whoever starts the sum takes 128 * y off.
 
 SIGNED = target().dot in ("maddubs", "sdot")
 
@@ -144,9 +144,7 @@ def emit_dots_small(b: ir.IRBuilder, total: ir.Value, pairs: list[tuple[ir.Value
     for i, part in enumerate(_parts(b, total, 2)):
         products = [_pairs(b, _parts(b, u, 2)[i], _parts(b, s, 2)[i]) for u, s in pairs]
         while len(products) > 1:
-            products = [
-                b.add(*products[j : j + 2]) if j + 1 < len(products) else products[j] for j in range(0, len(products), 2)
-            ]
+            products = [b.add(x, y) for x, y in zip(products[::2], products[1::2])] + products[len(products) // 2 * 2 :]
         halves.append(_widened(b, part, products[0]))
     return _joined(b, halves)
 
@@ -249,15 +247,28 @@ def emit_load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
     return b.bitcast(b.shl(wide, ir.Constant(V16I, [16] * 16)), V16F)
 
 
-def _store_u8(b: ir.IRBuilder, a: ir.Value, v: ir.Value) -> ir.Value:
-    """round half to even, plus 128, as bytes: v must lie within -128..127 after rounding."""
-    rounded = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [v])
-    whole = b.add(b.fptosi(rounded, V16I), ir.Constant(V16I, [128] * 16))
+def _rint(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    """Round half to even."""
+    return b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [v])
+
+
+def _store_bytes(b: ir.IRBuilder, a: ir.Value, v: ir.Value, plus: int) -> ir.Value:
+    """Rounded, plus `plus`, as bytes: v must fit in a byte then."""
+    whole = b.add(b.fptosi(_rint(b, v), V16I), ir.Constant(V16I, [plus] * 16))
     return b.store(b.trunc(whole, ir.VectorType(I8, 16)), at(b, a, ir.VectorType(I8, 16)), align=1)
 
 
 load_bf16 = unary(vec, address, emit_load_bf16)
-store_u8 = binary(types.void, address, vec, _store_u8)
+
+
+def _copy_signed(b: ir.IRBuilder, to: ir.Value, a: ir.Value) -> ir.Value:
+    """One byte, u8 value + 128 -> s8 value."""
+    return b.store(b.xor(b.load(at(b, a, I8), align=1), ir.Constant(I8, -128)), at(b, to, I8), align=1)
+
+
+store_i8 = binary(types.void, address, vec, lambda b, a, v: _store_bytes(b, a, v, 0))
+store_u8 = binary(types.void, address, vec, lambda b, a, v: _store_bytes(b, a, v, 128))
+copy_signed = binary(types.void, address, address, _copy_signed)
 
 # *** arithmetic ***
 
@@ -313,7 +324,7 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """exp by Cephes' expf (2 ulp), input clamped to the range of normal float32; exp(0) is exactly 1."""
     x = _maximum(b, x, _constant(EXP_LOW))
     x = b.select(b.fcmp_ordered("<", x, _constant(EXP_HIGH)), x, _constant(EXP_HIGH))
-    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    n = _rint(b, b.fmul(x, _constant(LOG2E)))
     r = b.fsub(x, b.fmul(n, _constant(LN2_HIGH)))
     r = b.fsub(r, b.fmul(n, _constant(LN2_LOW)))
     p = _constant(EXP_POLYNOMIAL[0])
@@ -331,7 +342,7 @@ def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
         return emit_fma(b, x, _constant(factor), z)
 
     x = _maximum(b, x, _constant(EXP_LOW))
-    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    n = _rint(b, b.fmul(x, _constant(LOG2E)))
     r = fused(n, -LN2_LOW, fused(n, -LN2_HIGH, x))
     p = _constant(EXP_POLYNOMIAL[0])
     for coefficient in EXP_POLYNOMIAL[1:]:
@@ -344,6 +355,7 @@ def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 maximum = binary(vec, vec, vec, _maximum)
 hadamard = unary(vec, vec, _hadamard)
 absolute = unary(vec, vec, _absolute)
+nearest = unary(vec, vec, _rint)
 exp = unary(vec, vec, _exp)
 exp_negative = unary(vec, vec, _exp_negative)
 sum_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, lambda b, x, y: b.fadd(x, y)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Isa:
 
 
 X86_PAUSE, ARM_YIELD = ("llvm.x86.sse2.pause", None), ("llvm.aarch64.hint", 1)
-# AVX-512: 32 registers hold 6 x 64 sums (24), 4 lines of weights and an activation. 16 registers of half the width hold 4 x 16 (8)
-# beside the products' steps, or 6 x 16 (12) where one instruction does the dot. NEON's 32 hold 6 x 16 (24).
+# AVX-512: 32 registers hold 6 x 64 sums (24), 4 lines of weights and an activation. 16 registers of half the width hold 4 x 16
+# (8) beside the steps of a product, or 6 x 16 (12) where one instruction does the dot. NEON's 32 hold 6 x 16 (24).
 AVX512 = Isa(
     "avx512", ("avx512f", "avx512bw", "avx512vl", "avx512vnni"), "vnni512", dict.fromkeys(range(1, 7), 4), 4, 202, X86_PAUSE
 )
@@ -46,9 +47,10 @@ ISAS = {isa.name: isa for isa in (AVX512, AVXVNNI, AVX2, NEON)}  # best first
 
 def cpu_features() -> dict[str, bool]:
     """LLVM's features of the CPU that Numba compiles for: the host, or what NUMBA_CPU_FEATURES makes of it."""
+    import numba
     from llvmlite import binding
-    from numba import config
 
+    config: Any = numba.config
     if config.CPU_FEATURES is not None:
         return {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
     return dict(binding.get_host_cpu_features())
@@ -77,8 +79,9 @@ def narrow(name: str) -> Isa:
 
     Raises RuntimeError when it does not run here, or when this process has generated kernels for another set.
     """
-    from numba import config
+    import numba
 
+    config: Any = numba.config
     isa = ISAS[name]
     if isa not in supported():
         raise RuntimeError(f"this CPU cannot run {name} kernels: it lacks {', '.join(_lacks(isa))}")
