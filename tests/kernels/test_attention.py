@@ -122,7 +122,7 @@ def test_int8_is_close_to_its_twin(
 def test_int8_is_close_to_float32(
     compiled_kernels: Kernels, sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, window: int
 ) -> None:
-    """Rounding K moves a score by at most sum|q| * max|k| / 254, here below 0.06 of scores of size 1; q, V and weights alike."""
+    """Rounding moves a score by at most sum|q| * max|k| / 254, and here by 1 % of its size; q, V and weights alike."""
     values, fields = case(sequences, heads, kv_heads, head_dim)
     exact = run(compiled_kernels, values, fields, window)
     close = run(compiled_kernels, values, fields | {"pool": rounded(fields["pool"], head_dim), "quantized": 1}, window)

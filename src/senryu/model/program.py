@@ -53,7 +53,8 @@ class Program:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
-        usable cores unless given. kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
+        usable cores unless given. kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where
+        compiled kernels are kept (default ~/.senryu/cache/kernels).
         Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
