@@ -36,7 +36,7 @@ class Settings:
     threads: int = 0
     """Threads of the engine; 0 is every usable core."""
     kernels: str = "auto"
-    """auto, avx512, numpy or fp32."""
+    """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
     max_sequences: int = 64
@@ -111,5 +111,5 @@ def _check(key: str, value: object, path: str) -> None:
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
-    if key == "kernels" and value not in (paths := ("auto", "avx512", "numpy", "fp32")):
+    if key == "kernels" and value not in (paths := ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32")):
         raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(paths), value=value)

@@ -54,6 +54,7 @@ from senryu.kernels.simd import (
     sub,
     sum_lanes,
 )
+from senryu.kernels.target import target
 
 TILE = 4  # query vectors of one register tile
 NEVER = np.float32(-1e30)  # below every score
@@ -109,7 +110,8 @@ def _emit_float_tile(b: ir.IRBuilder, columns: int, scaled: bool, args: list[ir.
         b.store(new[cell], target[cell], align=64)
 
 
-SCORE_TILE, VALUE_TILE, VALUE_TILE_NARROW = float_tile(4, False), float_tile(4, True), float_tile(1, True)
+WIDE = target().float_blocks  # 16-column blocks of a tile that registers hold
+SCORE_TILE, VALUE_TILE, VALUE_TILE_NARROW = float_tile(WIDE, False), float_tile(WIDE, True), float_tile(1, True)
 
 P_HEADS, P_KV_HEADS, P_THREADS, P_CAPACITY = slots("plan")
 
@@ -224,18 +226,11 @@ def page_scores(op, keys, row, vector, count, head, scores):
     last = vector + count - 1
     for i in range(0, count, TILE):
         v = vector + i
-        SCORE_TILE(
-            query(op, row, v, head),
-            query(op, row, min(v + 1, last), head),
-            query(op, row, min(v + 2, last), head),
-            query(op, row, min(v + 3, last), head),
-            get(op, A_HEAD_DIM),
-            keys,
-            4 * PAGE,
-            scores + i * 4 * PAGE,
-            4 * PAGE,
-            0,
-        )
+        q0, q1 = query(op, row, v, head), query(op, row, min(v + 1, last), head)
+        q2, q3 = query(op, row, min(v + 2, last), head), query(op, row, min(v + 3, last), head)
+        for block in range(0, 4 * PAGE, 64 * WIDE):
+            out = scores + i * 4 * PAGE + block
+            SCORE_TILE(q0, q1, q2, q3, get(op, A_HEAD_DIM), keys + block, 4 * PAGE, out, 4 * PAGE, 0)
 
 
 @njit(boundscheck=False)
@@ -247,9 +242,9 @@ def page_values(head_dim, values, count, scores, states, state_bytes, alphas):
         while column < head_dim:
             right, out = values + 4 * column, state + 4 * column
             a1, a2, a3 = a + 4 * PAGE, a + 8 * PAGE, a + 12 * PAGE
-            if column + 64 <= head_dim:
+            if column + 16 * WIDE <= head_dim:
                 VALUE_TILE(a, a1, a2, a3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
-                column += 64
+                column += 16 * WIDE
             else:
                 VALUE_TILE_NARROW(a, a1, a2, a3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
                 column += 16

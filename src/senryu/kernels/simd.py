@@ -1,7 +1,8 @@
 """The vector vocabulary: what kernels may ask of the CPU, as Numba intrinsics. The port boundary between CPUs.
 
-Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes held in one register; operations on it round once per step and
-never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. Needs AVX-512 F, BW, VL and VNNI.
+Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes in as many registers as they take (LLVM splits them); operations
+on it round once per step and never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. What
+differs between instruction sets stands in this file and in `target.py` alone: the dot, the spin-wait hint, the futex call.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
+
+from senryu.kernels.target import target
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -58,9 +61,94 @@ def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value
     return b.call(declare(b, "llvm.fma.v16f32", V16F, [V16F] * 3), [x, y, z])
 
 
-def emit_dot(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    """Sixteen int32 sums of four u8 x s8 products each."""
-    return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V16I, [V16I, V64B, V64B]), [total, unsigned, signed])
+# *** the dot ***
+#
+# total[i] += sum over j < 4 of x[4i + j] * y[4i + j], sixteen int32 lanes i. One operand holds value + 128 as u8, the other s8; one
+# of the two is a register that many dots share. `shared` and `single` turn bytes into what the instruction wants of each, once;
+# the sum is then of x * y itself where SIGNED, else of (value + 128) * y, and whoever starts the sum takes 128 * y off.
+
+SIGNED = target().dot in ("maddubs", "sdot")
+
+
+def _signed(b: ir.IRBuilder, offset: ir.Value) -> ir.Value:
+    """u8 value + 128 -> s8 value."""
+    return b.xor(offset, ir.Constant(V64B, [-128] * 64))
+
+
+def _parts(b: ir.IRBuilder, x: ir.Value, count: int) -> list[ir.Value]:
+    """`count` equal pieces of a vector, in order."""
+    lanes = x.type.count // count
+    index = [ir.Constant(ir.VectorType(I32, lanes), list(range(i * lanes, (i + 1) * lanes))) for i in range(count)]
+    return [b.shuffle_vector(x, x, lane) for lane in index]
+
+
+def _joined(b: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    while len(parts) > 1:
+        lanes = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [b.shuffle_vector(low, high, lanes) for low, high in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
+def emit_shared(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> tuple[ir.Value, ...]:
+    """The operand of `emit_dot` that stays in a register: s8, or u8 value + 128 if `offset`."""
+    if not SIGNED:
+        return (x,)
+    x = _signed(b, x) if offset else x
+    if target().dot == "sdot":
+        return (x,)
+    return x, b.call(declare(b, "llvm.abs.v64i8", V64B, [V64B, ir.IntType(1)]), [x, ir.Constant(ir.IntType(1), 0)])
+
+
+def emit_single(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> ir.Value:
+    """The other operand of `emit_dot`. Of the two, one is `offset` and one is not."""
+    return _signed(b, x) if SIGNED and offset else x
+
+
+def emit_dot(b: ir.IRBuilder, total: ir.Value, shared: tuple[ir.Value, ...], single: ir.Value, *, offset: bool) -> ir.Value:
+    """One more product of `emit_shared` by `emit_single`; `offset`: the shared one is the one that was value + 128.
+
+    AVX2 has u8 x s8 with sums of two that saturate in 16 bits: |x| * (y with x's sign) stays below 2 * 127 * 127.
+    """
+    if target().dot == "maddubs":
+        halves = zip(*(_parts(b, x, 2) for x in (total, *shared, single)))
+        return _joined(b, [_maddubs(b, t, size, _sign(b, y, x)) for t, x, size, y in halves])
+    if target().dot == "sdot":
+        quarters = zip(*(_parts(b, x, 4) for x in (total, *shared, single)))
+        return _joined(b, [b.call(_sdot(b), list(each)) for each in quarters])
+    unsigned, signed = (shared[0], single) if offset else (single, shared[0])
+    return emit_dot_unsigned(b, total, unsigned, signed)
+
+
+def emit_dot_unsigned(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Sixteen int32 sums of four products of u8 (at most 127) x s8: nothing is prepared, nothing to take off."""
+    kind = target().dot
+    if kind == "vnni512":
+        return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V16I, [V16I, V64B, V64B]), [total, unsigned, signed])
+    if kind == "sdot":
+        return _joined(b, [b.call(_sdot(b), list(e)) for e in zip(*(_parts(b, x, 4) for x in (total, unsigned, signed)))])
+    halves = zip(*(_parts(b, x, 2) for x in (total, unsigned, signed)))
+    if kind == "maddubs":
+        return _joined(b, [_maddubs(b, t, u, s) for t, u, s in halves])
+    v8i, v32b = ir.VectorType(I32, 8), ir.VectorType(I8, 32)
+    dot = declare(b, "llvm.x86.avx512.vpdpbusd.256", v8i, [v8i, v32b, v32b])
+    return _joined(b, [b.call(dot, list(each)) for each in halves])
+
+
+def _sign(b: ir.IRBuilder, y: ir.Value, x: ir.Value) -> ir.Value:
+    v32b = ir.VectorType(I8, 32)
+    return b.call(declare(b, "llvm.x86.avx2.psign.b", v32b, [v32b, v32b]), [y, x])
+
+
+def _maddubs(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    v32b, v16s, v8i = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    pairs = b.call(declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16s, [v32b, v32b]), [unsigned, signed])
+    ones = ir.Constant(v16s, [1] * 16)
+    return b.add(total, b.call(declare(b, "llvm.x86.avx2.pmadd.wd", v8i, [v16s, v16s]), [pairs, ones]))
+
+
+def _sdot(b: ir.IRBuilder) -> ir.Function:
+    v4i, v16b = ir.VectorType(I32, 4), ir.VectorType(I8, 16)
+    return declare(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", v4i, [v4i, v16b, v16b])
 
 
 def _constant(value: float) -> ir.Constant:
@@ -237,12 +325,12 @@ keep = quaternary(vec, (vec, types.int64, types.int64, types.float32), _keep)
 
 # *** threads ***
 
-FUTEX, FUTEX_WAIT, FUTEX_WAKE = 202, 128, 129  # Linux x86-64: the system call's number; operations with the private flag
+FUTEX_WAIT, FUTEX_WAKE = 128, 129  # Linux: operations with the private flag
 
 
 def _futex(b: ir.IRBuilder, word: ir.Value, operation: int, value: ir.Value) -> ir.Value:
     null = ir.Constant(I64, 0)
-    arguments = [ir.Constant(I64, FUTEX), word, ir.Constant(I64, operation), value, null, null, null]
+    arguments = [ir.Constant(I64, target().futex), word, ir.Constant(I64, operation), value, null, null, null]
     return b.call(declare(b, "syscall", I64, [I64], variadic=True), arguments)
 
 
@@ -251,9 +339,15 @@ def _call_kernel(b: ir.IRBuilder, function: ir.Value, op: ir.Value, step: ir.Val
     return b.call(b.inttoptr(function, ir.PointerType(kind)), [op, step, thread])
 
 
+def _pause(b: ir.IRBuilder) -> ir.Value:
+    name, argument = target().pause
+    arguments = [] if argument is None else [ir.Constant(I32, argument)]
+    return b.call(declare(b, name, ir.VoidType(), [a.type for a in arguments]), arguments)
+
+
 fetch_add = binary(types.int64, address, types.int64, lambda b, a, v: b.atomic_rmw("add", at(b, a, I64), v, "seq_cst"))
 load_acquire = unary(types.int64, address, lambda b, a: b.load_atomic(at(b, a, I64), ordering="seq_cst", align=8))
-pause = nullary(types.void, lambda b: b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), []))
+pause = nullary(types.void, _pause)
 yield_core = nullary(types.void, lambda b: b.call(declare(b, "sched_yield", I32, []), []))
 futex_wait = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAIT, v))
 futex_wake = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAKE, v))

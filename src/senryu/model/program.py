@@ -23,14 +23,14 @@ from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
 
-KernelPath = Literal["auto", "avx512", "numpy", "fp32"]
+KernelPath = Literal["auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"]
 
 
 class Program:
     """A model ready to run on this CPU: packed weights, K/V page pool, thread team. One step at a time.
 
     Not thread-safe: one caller. Results of a row are bit-identical whatever else is in the batch, however a prompt is cut
-    into steps and however many threads run ("avx512"; the numpy paths hold to that but for the last bits of BLAS).
+    into steps and however many threads run (compiled kernels; the numpy paths hold to that but for the last bits of BLAS).
     """
 
     page_size = PAGE
@@ -58,10 +58,11 @@ class Program:
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
         self.kernels = choose_kernels(spec, kernels)
-        self.threads = (threads or usable_cores()) if self.kernels == "avx512" else 1
         compiled = None
-        if self.kernels == "avx512":
-            compiled = kernel_package.load(cache_dir or Path.home() / ".senryu" / "cache" / "kernels", progress)
+        if self.kernels not in ("numpy", "fp32"):
+            root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
+            compiled = kernel_package.load(root, progress, self.kernels)
+        self.threads = (threads or usable_cores()) if compiled else 1
         self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, quantized=self.kernels != "fp32")
         self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
         self.logits = self._buffers.logits[:, : spec.vocab]
@@ -181,8 +182,8 @@ def usable_cores() -> int:
 
 def choose_kernels(spec: ModelSpec, wanted: str) -> str:
     """The kernel path to take. Raises ModelError when the int8 formats do not suit the spec, ValueError for an unknown name."""
-    if wanted not in ("auto", "avx512", "numpy", "fp32"):
-        raise ValueError(f'kernels is "{wanted}": choose auto, avx512, numpy or fp32')
+    if wanted not in (known := ("auto", *kernel_package.PATHS)):
+        raise ValueError(f'kernels is "{wanted}": choose {", ".join(known)}')
     if wanted == "fp32":
         return wanted
     for name in ("hidden", "ffn", "head_dim"):
