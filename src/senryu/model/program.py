@@ -18,7 +18,9 @@ from senryu import kernels as kernel_package
 from senryu.kernels import reference
 from senryu.kernels.batch import DTYPES, Batch
 from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, records
+from senryu.kernels.pack import FORMATS, Format
 from senryu.model.layers import Buffers, build_operations
+from senryu.model.packed import PackedWeights, cache_file
 from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
@@ -45,26 +47,33 @@ class Program:
         max_sequences: int = 64,
         threads: int | None = None,
         kernels: KernelPath = "auto",
+        format: Format = "int8",
         cache_dir: Path | None = None,
+        weights_dir: Path | None = None,
         progress: kernel_package.Progress | None = None,
     ) -> None:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
-        usable cores unless given. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
-        Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
+        usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
+        cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels). weights_dir: where packed weights are kept;
+        without it they are packed at every start. Raises ModelError when the sizes do not suit the packed formats,
+        ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
-        self.kernels = choose_kernels(spec, kernels)
+        self.kernels, self.format = choose_kernels(spec, kernels), choose_format(format, kernels)
         compiled = None
         if self.kernels not in ("numpy", "fp32"):
             root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
             compiled = kernel_package.load(root, progress, self.kernels)
         self.threads = (threads or usable_cores()) if compiled else 1
-        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, quantized=self.kernels != "fp32")
-        self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
+        file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
+        packed = PackedWeights(weights, self.format, file)
+        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, format=self.format)
+        self._operations = build_operations(spec, packed, self._buffers, self.threads, format=self.format)
+        packed.keep()
         self.logits = self._buffers.logits[:, : spec.vocab]
         self._inputs = {name: self._input(name) for name in DTYPES}
         self._rope = (np.empty((0, spec.head_dim // 2), np.float32),) * 2
@@ -190,3 +199,14 @@ def choose_kernels(spec: ModelSpec, wanted: str) -> str:
         if getattr(spec, name) % 16:
             raise ModelError(f'{name} is {getattr(spec, name)}, and int8 needs a multiple of 16: use kernels="fp32"')
     return kernel_package.available()[0] if wanted == "auto" else wanted
+
+
+def choose_format(wanted: str, kernels: str) -> Format | None:
+    """The packed weights' format; None for the fp32 path. Raises ValueError for an unknown name and for one that fp32 ignores."""
+    if wanted not in FORMATS:
+        raise ValueError(f'weights in "{wanted}": choose {", ".join(FORMATS)}')
+    if kernels != "fp32":
+        return wanted  # type: ignore[return-value]
+    if wanted != "int8":
+        raise ValueError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
+    return None
