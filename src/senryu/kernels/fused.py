@@ -114,7 +114,7 @@ N_X, N_X_STRIDE, N_WEIGHT, N_N, N_EPS, N_CENTRED, N_OUT, N_OUT_STRIDE, N_SCALE, 
 
 
 def norm(op, step, thread):
-    """RMSNorm, or LayerNorm without bias when centred, then as `put_row`. With rows "sampled", row i reads x[sample_rows[i]]."""
+    """RMSNorm, or LayerNorm without bias when centred, then as `put_row`. Of "sampled" rows, i reads x[sample_rows[i]]."""
     n, weight = get(op, N_N), get(op, N_WEIGHT)
     count = np.float32(n)
     while True:

@@ -22,8 +22,8 @@ BUCKETS = 2048  # of a radix level in sampling; each holds a float64 mass and an
 SYNC_WORDS = 32  # int64 words that the thread team meets at
 
 OUTPUT = ("out", "out_stride", "out_scale", "out_sums", "out_sums_stride")
-"""Rows for a matrix: uint8 q + 128 with a float32 scale a row (`out_scale`), and for an int4 matrix the sum of q over each group
-of a row (`out_sums`, int32 [rows, groups]; else None). Without `out_scale` the rows stay float32."""
+"""Rows for a matrix: uint8 q + 128 with a float32 scale a row (`out_scale`), and for an int4 matrix the sum of q over each
+group of a row (`out_sums`, int32 [rows, groups]; else None). Without `out_scale` the rows stay float32."""
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "plan": ("heads", "kv_heads", "threads", "capacity"),

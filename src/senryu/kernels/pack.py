@@ -119,7 +119,7 @@ def fill(
         matrix.offset[first:end] = -128 * w.sum(axis=1, dtype=np.int32)
     elif isinstance(matrix, Int4Matrix):
         assert scale is not None
-        low, high = w.reshape(len(w), -1, 2, 4).transpose(2, 0, 1, 3)
+        low, high = w.reshape(len(w), w.shape[1] // 8, 2, 4).transpose(2, 0, 1, 3)
         _spread(matrix.packed.view(np.int32)[..., 0], first, (low | high << 4).view(np.int32)[..., 0])
         _spread(matrix.scale, first, scale)
     else:

@@ -32,15 +32,15 @@ class Buffers:
     def __init__(
         self, spec: ModelSpec, pages: int, max_rows: int, max_sequences: int, threads: int, *, format: Format | None
     ) -> None:
-        self.format = format
+        head = head_format(format)
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.x = _zeros(max_rows, _whole(spec.hidden))
-        self.normed = self._rows(max_rows, spec.hidden)
+        self.normed = self._rows(max_rows, spec.hidden, format)
         self.qkv_width, width = q + 2 * kv, q + 2 * kv + (2 * spec.ffn if spec.parallel_block else 0)
         self.projected = _zeros(max_rows, _whole(max(width, 2 * spec.ffn)))
-        self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q)
-        self.gated_rows = self._rows(max_rows, spec.ffn)
-        self.last_rows = self._rows(max_sequences, spec.hidden)  # HEAD
+        self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q, format)
+        self.gated_rows = self._rows(max_rows, spec.ffn, format)
+        self.last_rows = self._rows(max_sequences, spec.hidden, head)
         self.logits = _zeros(max_sequences, _whole(spec.vocab))
         self.sampled = np.zeros(max_sequences, np.int32)
         self.pool = _untouched(len(spec.layers), pages, spec.kv_heads, 2, spec.head_dim * PAGE)
@@ -52,14 +52,19 @@ class Buffers:
         self.plan = {name: np.zeros(max_sequences + 1, np.int32) for name in ("item_start", "split", "sequence_slot")}
         self.plan["row_sequence"] = np.zeros(max_rows, np.int32)
 
-    def _rows(self, rows: int, n: int) -> dict[str, np.ndarray | None]:
-        """The output fields of an operation that hands rows to a matrix, as the matrix's format needs them."""
-        quantized = self.format in ("int8", "int4")
+    def _rows(self, rows: int, n: int, format: Format | None) -> dict[str, np.ndarray | None]:
+        """The output fields of an operation that hands rows to a matrix of that format."""
+        quantized = format in ("int8", "int4")
         return {
             "out": aligned((rows, n), np.uint8 if quantized else np.float32),
             "out_scale": aligned((rows,), np.float32) if quantized else None,
-            "out_sums": aligned((rows, -(-n // GROUP)), np.int32) if self.format == "int4" else None,
+            "out_sums": aligned((rows, -(-n // GROUP)), np.int32) if format == "int4" else None,
         }
+
+
+def head_format(format: Format | None) -> Format | None:
+    """The format of the last matrix: in int4 it would cost half as much accuracy as all the others together, so it is int8."""
+    return "int8" if format == "int4" else format
 
 
 def _whole(n: int) -> int:
@@ -93,11 +98,9 @@ def build_operations(
 class _Builder:
     """Holds what every operation of one model needs."""
 
-    def __init__(
-        self, spec: ModelSpec, weights: PackedWeights, buffers: Buffers, threads: int, format: Format | None
-    ) -> None:
+    def __init__(self, spec: ModelSpec, weights: PackedWeights, buffers: Buffers, threads: int, format: Format | None) -> None:
         self.spec, self.packed, self.buffers, self.threads = spec, weights, buffers, threads
-        self.weights, self.matrix = weights.weights, weights.matrix
+        self.weights, self.matrix, self.head_format = weights.weights, weights.matrix, head_format(format)
         # gated activations have outliers ten times their mean size: they are spread before they are rounded to int8
         self.block = 0 if format not in ("int8", "int4") else (64 if spec.ffn % 64 == 0 else 16)
         self.heads = {"heads": spec.heads, "kv_heads": spec.kv_heads}
@@ -111,7 +114,8 @@ class _Builder:
             yield from self.parallel_layer(layer) if spec.parallel_block else self.sequential_layer(layer)
         yield self.norm("model.norm", b.last_rows, rows="sampled")
         head = "model.embed_tokens" if spec.tied_head else "lm_head"
-        yield self.gemm(self.matrix(head, factor=spec.logit_scale), b.last_rows, b.logits, rows="sampled")
+        last = self.matrix(head, factor=spec.logit_scale, format=self.head_format)
+        yield self.gemm(last, b.last_rows, b.logits, rows="sampled")
         sampling = {"weights": b.weights, "histogram": b.histogram}
         yield operation("sample", logits=b.logits, vocab=spec.vocab, out=b.sampled, **sampling)
 

@@ -31,12 +31,17 @@ def cache_file(root: Path, spec: ModelSpec, weights: Float32Weights, format: For
     return root / digest.hexdigest()[:32] / FILE
 
 
+def kept_files(root: Path) -> list[Path]:
+    """Every file of packed weights below `root`."""
+    return sorted(root.glob(f"*/{FILE}"))
+
+
 def check_files(root: Path) -> Iterator[tuple[Path, int, str]]:
-    """Every file of packed weights below `root`, verified to the last byte: (file, its size, what is wrong or "").
+    """`kept_files`, verified to the last byte: (file, its size, what is wrong or "").
 
     Damaged ones are removed: the next start makes them again.
     """
-    for file in sorted(root.glob(f"*/{FILE}")):
+    for file in kept_files(root):
         size, why = file.stat().st_size, ""
         try:
             packed_file.read(file, whole=True)

@@ -1,8 +1,8 @@
 """Arrays in a file that is memory-mapped: written whole or not at all, and checked before it is used.
 
-A file: MAGIC, the header's length and SHA-256, the header (JSON: items by name, each with its meta data and, for every array, dtype,
-shape, place, SHA-256 and the CRC of a few samples), the arrays, each at a multiple of 64 bytes. It is written under another
-name and renamed, so that a reader finds it whole or not at all; whoever has it mapped keeps what they have.
+A file: MAGIC, the header's length and SHA-256, the header (JSON: items by name, each with its meta data and, for every array,
+dtype, shape, place, SHA-256 and the CRC of a few samples), the arrays, each at a multiple of 64 bytes. It is written under
+another name and renamed, so that a reader finds it whole or not at all; whoever has it mapped keeps what they have.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import usable_threads
+
 MAGIC = b"senryu packed 1\n"
 ALIGN = 64
 WHOLE = 64 << 20  # files up to this size are verified whole at every start, larger ones by samples

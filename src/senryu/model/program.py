@@ -56,8 +56,8 @@ class Program:
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
         usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
-        cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels). weights_dir: where packed weights are kept;
-        without it they are packed at every start. Raises ModelError when the sizes do not suit the packed formats,
+        cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels). weights_dir: where packed weights are
+        kept; without it they are packed at every start. Raises ModelError when the sizes do not suit the packed formats,
         ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
@@ -197,16 +197,19 @@ def choose_kernels(spec: ModelSpec, wanted: str) -> str:
         return wanted
     for name in ("hidden", "ffn", "head_dim"):
         if getattr(spec, name) % 16:
-            raise ModelError(f'{name} is {getattr(spec, name)}, and int8 needs a multiple of 16: use kernels="fp32"')
+            raise ModelError(f'{name} is {getattr(spec, name)}, and packed weights need a multiple of 16: use kernels="fp32"')
     return kernel_package.available()[0] if wanted == "auto" else wanted
 
 
-def choose_format(wanted: str, kernels: str) -> Format | None:
-    """The packed weights' format; None for the fp32 path. Raises ValueError for an unknown name and for one that fp32 ignores."""
+def choose_format(wanted: Format, kernels: str) -> Format | None:
+    """The packed weights' format; None for the fp32 path.
+
+    Raises ValueError for an unknown name, and ModelError for one that fp32 would ignore.
+    """
     if wanted not in FORMATS:
-        raise ValueError(f'weights in "{wanted}": choose {", ".join(FORMATS)}')
+        raise ValueError(f'weights are "{wanted}": choose {", ".join(FORMATS)}')
     if kernels != "fp32":
-        return wanted  # type: ignore[return-value]
+        return wanted
     if wanted != "int8":
-        raise ValueError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
+        raise ModelError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
     return None
