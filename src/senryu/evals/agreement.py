@@ -21,7 +21,7 @@ from senryu.model.program import Program
 from senryu.model.spec import ModelSpec
 from senryu.model.transformer import Float32Weights, forward
 
-CHUNK = 64  # rows of one step, all of them sampled
+CHUNK = 256  # rows of one step, all of them sampled
 MOST = 1024  # tokens taken of one text
 
 
