@@ -19,6 +19,8 @@ def test_defaults(tmp_path: Path) -> None:
     settings = load_settings({"SENRYU_HOME": str(tmp_path)})
     assert settings == Settings(home=tmp_path, threads=settings.threads)
     assert settings.threads >= 1
+    assert settings.weights == "int8"
+    assert settings.weight_cache == tmp_path / "cache" / "weights"
     assert settings.kernel_cache == tmp_path / "cache" / "kernels"
 
 
@@ -41,6 +43,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ("max_requests = 0", "`max_requests` should be 1 or more"),
         ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
         ('kernels = "cuda"', "`kernels` should be auto or avx512 or avxvnni or avx2 or neon or numpy or fp32"),
+        ('weights = "int5"', "`weights` should be int8 or int4 or bf16, got 'int5'"),
         ("port = ", "cannot read"),
     ],
 )

@@ -39,6 +39,8 @@ class Settings:
     """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
     kv: str = "int8"
     """Format of K/V pages: int8 (a scale per token and head) or float32."""
+    weights: str = "int8"
+    """Number format of the weights: int8, int4 or bf16. Has no meaning with kernels = "fp32", which reads them as they are."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
     max_sequences: int = 64
@@ -55,6 +57,11 @@ class Settings:
         """Where compiled kernels are kept."""
         return self.home / "cache" / "kernels"
 
+    @property
+    def weight_cache(self) -> Path:
+        """Where packed weights are kept."""
+        return self.home / "cache" / "weights"
+
 
 _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
@@ -63,6 +70,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
     "kv": (str, "a string"),
+    "weights": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
     "max_requests": (int, "a whole number"),
@@ -72,6 +80,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
 _CHOICES = {
     "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
     "kv": ("int8", "float32"),
+    "weights": ("int8", "int4", "bf16"),
 }
 _LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
 
@@ -118,5 +127,5 @@ def _check(key: str, value: object, path: str) -> None:
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
-    if value not in _CHOICES.get(key, (value,)):
-        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(_CHOICES[key]), value=value)
+    if (choices := _CHOICES.get(key)) and value not in choices:
+        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(choices), value=value)

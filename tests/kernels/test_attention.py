@@ -64,7 +64,7 @@ def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window
     groups = {"heads": shape["heads"], "kv_heads": shape["kv_heads"]}
     compiled(kernels, operation("plan", **groups, threads=threads, capacity=512), record)
     compiled(kernels, operation("attend", **fields, window=window, out=out, scratch=scratch, partial=partial), record)
-    rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32))}
+    rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32)), "out_sums": None}
     compiled(kernels, operation("gather", x=out, **shape, partial=partial, **rest), record)
     q, scale = reference.quantize(out)
     np.testing.assert_array_equal(rest["out"], q)

@@ -16,8 +16,18 @@ def floats(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def quantized_rows(rows: int, n: int) -> dict[str, np.ndarray]:
-    return {"out": np.zeros((rows, n), np.uint8), "out_scale": np.zeros(rows, np.float32)}
+def quantized_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    return {"out": np.zeros((rows, n), np.uint8), "out_scale": np.zeros(rows, np.float32), "out_sums": None}
+
+
+def summed_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    """What an int4 matrix reads."""
+    return quantized_rows(rows, n) | {"out_sums": np.zeros((rows, -(-n // 128)), np.int32)}
+
+
+def float_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    """What a bf16 matrix reads."""
+    return {"out": np.zeros((rows, n), np.float32), "out_scale": None, "out_sums": None}
 
 
 def same(fast: Any, twin: Any, *names: str) -> None:
@@ -50,6 +60,30 @@ def test_norm(compiled_kernels: Kernels, centred: int, n: int) -> None:
     fast, twin = both(compiled_kernels, "norm", chosen, rows="sampled", **fields)
     same(fast, twin, "out", "out_scale")
     assert not fast.out[2:].any()
+
+
+@pytest.mark.parametrize("n", [16, 128, 144, 1024])
+def test_norm_for_other_formats(compiled_kernels: Kernels, n: int) -> None:
+    x, weight = floats(1, 5, n) * 3 + 1, floats(2, n)
+    x[2] = 0
+    fields = {"x": x, "weight": weight, "n": n, "eps": 1e-5, "centred": 1, "rows": "rows"}
+    fast, twin = both(compiled_kernels, "norm", step(rows=5), **fields, **summed_rows(5, n))
+    same(fast, twin, "out", "out_scale", "out_sums")
+    assert fast.out_sums.any()
+    plain, twin = both(compiled_kernels, "norm", step(rows=5), **fields, **float_rows(5, n))
+    same(plain, twin, "out")
+    np.testing.assert_array_equal(reference.quantize(plain.out)[0], fast.out)
+
+
+@pytest.mark.parametrize(("n", "block"), [(96, 0), (144, 16), (704, 64)])
+def test_glu_for_other_formats(compiled_kernels: Kernels, n: int, block: int) -> None:
+    fields = {"x": floats(3, 4, 2 * n) * 8, "n": n, "block": block}
+    fast, twin = both(compiled_kernels, "glu", step(rows=4), **fields, **summed_rows(4, n))
+    same(fast, twin, "x", "out", "out_scale", "out_sums")
+    assert fast.out_sums.any()
+    plain, twin = both(compiled_kernels, "glu", step(rows=4), **fields, **float_rows(4, n))
+    same(plain, twin, "x", "out")
+    np.testing.assert_array_equal(plain.out, fast.x[:, :n])
 
 
 def test_quantisation_rounds_half_to_even() -> None:

@@ -18,7 +18,7 @@ from senryu.kernels.fused import (
     ROWS,
     SEQUENCES,
     ZERO,
-    quantize,
+    put_row,
 )
 from senryu.kernels.kv import NEVER, SCORES, TILE, WIDE, head_bytes, page_scores8, page_values, round_query, soften
 from senryu.kernels.layout import COUNTER, PAGE, SEGMENT, STATE_EXTRA, STEP, slots
@@ -223,7 +223,7 @@ def attend(op, step, thread):
             finish(totals + i * state_bytes, head_dim, target)
 
 
-C_X, C_X_STRIDE, C_HEADS, C_KV_HEADS, C_HEAD_DIM, C_PARTIAL, C_PARTIAL_STRIDE, C_OUT, C_OUT_STRIDE, C_SCALE = slots("gather")
+C_X, C_X_STRIDE, C_HEADS, C_KV_HEADS, C_HEAD_DIM, C_PARTIAL, C_PARTIAL_STRIDE, C_OUT = slots("gather")[:8]
 
 
 def gather(op, step, thread):
@@ -248,7 +248,7 @@ def gather(op, step, thread):
                 for segment in range(1, segments):
                     merge(total, total + segment * get(op, C_PARTIAL_STRIDE), head_dim)
                 finish(total, head_dim, x + head * head_dim * 4)
-        quantize(x, heads * head_dim, get(op, C_OUT) + row * get(op, C_OUT_STRIDE), get(op, C_SCALE) + 4 * row)
+        put_row(op, C_OUT, row, x, heads * head_dim)
 
 
 KERNELS = {"plan": plan, "attend": attend, "gather": gather}

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from senryu.kernels.layout import (
+    BITS,
     BUCKETS,
-    INT8,
+    GROUP,
     PAGE,
     PANEL,
     QUERY_BLOCK,
@@ -20,11 +21,9 @@ from senryu.kernels.layout import (
     kv_bytes,
     operation,
 )
-from senryu.kernels.pack import PackedMatrix
-from senryu.kernels.reference import hadamard
-from senryu.model.quantize import float_rows, halve, pack_rows
+from senryu.kernels.pack import FloatMatrix, Format, PackedMatrix
+from senryu.model.packed import PackedWeights
 from senryu.model.spec import ModelSpec
-from senryu.model.transformer import Float32Weights
 
 PARTIALS = 16384  # states that split sequences may leave between attention's phases; a sequence that finds no room is not split
 
@@ -33,17 +32,25 @@ class Buffers:
     """Everything a step writes: activations, K/V pool, logits. Rows are padded to whole panels so that tiles need no edges."""
 
     def __init__(
-        self, spec: ModelSpec, pages: int, max_rows: int, max_sequences: int, threads: int, *, quantized: bool, kv8: bool
+        self,
+        spec: ModelSpec,
+        pages: int,
+        max_rows: int,
+        max_sequences: int,
+        threads: int,
+        *,
+        format: Format | None,
+        kv8: bool,
     ) -> None:
-        self.activation = np.uint8 if quantized else np.float32
+        head = head_format(format)
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.x = _zeros(max_rows, _whole(spec.hidden))
-        self.normed = self._rows(max_rows, spec.hidden)
+        self.normed = self._rows(max_rows, spec.hidden, format)
         self.qkv_width, width = q + 2 * kv, q + 2 * kv + (2 * spec.ffn if spec.parallel_block else 0)
         self.projected = _zeros(max_rows, _whole(max(width, 2 * spec.ffn)))
-        self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q)
-        self.gated_rows = self._rows(max_rows, spec.ffn)
-        self.last_rows = self._rows(max_sequences, spec.hidden)
+        self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q, format)
+        self.gated_rows = self._rows(max_rows, spec.ffn, format)
+        self.last_rows = self._rows(max_sequences, spec.hidden, head)
         self.logits = _zeros(max_sequences, _whole(spec.vocab))
         self.sampled = np.zeros(max_sequences, np.int32)
         size = kv_bytes(spec.head_dim, quantized=kv8)
@@ -58,9 +65,19 @@ class Buffers:
         self.plan = {name: np.zeros(max_sequences + 1, np.int32) for name in ("item_start", "split", "sequence_slot")}
         self.plan["row_sequence"] = np.zeros(max_rows, np.int32)
 
-    def _rows(self, rows: int, n: int) -> dict[str, np.ndarray]:
-        """The output fields of an operation that hands int8 rows to a matrix."""
-        return {"out": aligned((rows, n), self.activation), "out_scale": aligned((rows,), np.float32)}
+    def _rows(self, rows: int, n: int, format: Format | None) -> dict[str, np.ndarray | None]:
+        """The output fields of an operation that hands rows to a matrix of that format."""
+        quantized = format in ("int8", "int4")
+        return {
+            "out": aligned((rows, n), np.uint8 if quantized else np.float32),
+            "out_scale": aligned((rows,), np.float32) if quantized else None,
+            "out_sums": aligned((rows, -(-n // GROUP)), np.int32) if format == "int4" else None,
+        }
+
+
+def head_format(format: Format | None) -> Format | None:
+    """The format of the last matrix: in int4 it would cost half as much accuracy as all the others together, so it is int8."""
+    return "int8" if format == "int4" else format
 
 
 def _whole(n: int) -> int:
@@ -82,33 +99,36 @@ def _untouched(kind: Any, *shape: int) -> np.ndarray:
 
 
 def build_operations(
-    spec: ModelSpec, weights: Float32Weights, buffers: Buffers, threads: int, *, quantized: bool
+    spec: ModelSpec, weights: PackedWeights, buffers: Buffers, threads: int, *, format: Format | None
 ) -> list[Operation]:
-    """The forward pass of any supported family. Weights are read, packed and dropped one matrix at a time."""
-    return list(_Builder(spec, weights, buffers, threads, quantized).operations())
+    """The forward pass of any supported family. Weights are read, packed and dropped one matrix at a time.
+
+    format: of the matrices; None is float32, for the reference path.
+    """
+    return list(_Builder(spec, weights, buffers, threads, format).operations())
 
 
 class _Builder:
     """Holds what every operation of one model needs."""
 
-    def __init__(self, spec: ModelSpec, weights: Float32Weights, buffers: Buffers, threads: int, quantized: bool) -> None:
-        self.spec, self.weights, self.buffers, self.threads = spec, weights, buffers, threads
-        self.make = pack_rows if quantized else float_rows
+    def __init__(self, spec: ModelSpec, weights: PackedWeights, buffers: Buffers, threads: int, format: Format | None) -> None:
+        self.spec, self.packed, self.buffers, self.threads = spec, weights, buffers, threads
+        self.weights, self.matrix, self.head_format = weights.weights, weights.matrix, head_format(format)
         # gated activations have outliers ten times their mean size: they are spread before they are rounded to int8
-        self.block = 0 if not quantized else (64 if spec.ffn % 64 == 0 else 16)
+        self.block = 0 if format not in ("int8", "int4") else (64 if spec.ffn % 64 == 0 else 16)
         self.heads = {"heads": spec.heads, "kv_heads": spec.kv_heads}
 
     def operations(self) -> Iterator[Operation]:
         spec, b = self.spec, self.buffers
         yield operation("plan", **self.heads, threads=self.threads, capacity=len(b.partial))
-        table = halve(self.weights.float32("model.embed_tokens.weight"))
-        half = table.dtype == np.uint16
-        yield operation("embed", table=np.ascontiguousarray(table), half=int(half), hidden=spec.hidden, x=b.x)
+        table = self.packed.table("model.embed_tokens.weight")
+        yield operation("embed", table=table, half=int(table.dtype == np.uint16), hidden=spec.hidden, x=b.x)
         for layer in range(len(spec.layers)):
             yield from self.parallel_layer(layer) if spec.parallel_block else self.sequential_layer(layer)
         yield self.norm("model.norm", b.last_rows, rows="sampled")
         head = "model.embed_tokens" if spec.tied_head else "lm_head"
-        yield self.gemm(self.matrix(head, factor=spec.logit_scale), b.last_rows, b.logits, rows="sampled")
+        last = self.matrix(head, factor=spec.logit_scale, format=self.head_format)
+        yield self.gemm(last, b.last_rows, b.logits, rows="sampled")
         sampling = {"weights": b.weights, "histogram": b.histogram}
         yield operation("sample", logits=b.logits, vocab=spec.vocab, out=b.sampled, **sampling)
 
@@ -156,32 +176,31 @@ class _Builder:
     def gate_up(self, name: str) -> list[str]:
         return [f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"]
 
-    def matrix(self, *names: str, factor: float = 1.0, block: int = 0) -> PackedMatrix:
-        """Matrices that read the same rows, as one; `block`: those rows were spread by it."""
-        biases = [self.weights.float32(f"{n}.bias") if f"{n}.bias" in self.weights else None for n in names]
-        parts = [self.weights.float32(f"{n}.weight") for n in names]
-        if block:
-            parts = [hadamard(part, block) / np.float32(block) for part in parts]
-        return self.make(parts, biases, factor)
-
-    def norm(self, name: str, target: dict[str, np.ndarray], rows: str = "rows") -> Operation:
+    def norm(self, name: str, target: dict[str, np.ndarray | None], rows: str = "rows") -> Operation:
         spec = self.spec
         weight = np.ascontiguousarray(self.weights.float32(f"{name}.weight"))
         how = {"eps": spec.norm_eps, "centred": int(spec.norm == "layer"), "rows": rows}
         return operation("norm", x=self.buffers.x, weight=weight, n=spec.hidden, **how, **target)
 
     def gemm(
-        self, matrix: PackedMatrix, source: dict[str, np.ndarray], out: np.ndarray, add: int = 0, rows: str = "rows"
+        self,
+        matrix: PackedMatrix | FloatMatrix,
+        source: dict[str, np.ndarray | None],
+        out: np.ndarray,
+        add: int = 0,
+        rows: str = "rows",
     ) -> Operation:
+        """The operation that multiplies by a matrix of its format."""
+        parts = {name: getattr(matrix, name, None) for name in ("scale", "offset")}
         return operation(
             "gemm",
-            format=INT8,
-            a_sums=None,
+            format=BITS[matrix.format],
             a=source["out"],
             a_scale=source["out_scale"],
+            a_sums=source["out_sums"],
             w=matrix.packed,
-            w_scale=matrix.scale,
-            w_offset=matrix.offset,
+            w_scale=parts["scale"],
+            w_offset=parts["offset"],
             bias=matrix.bias,
             k=matrix.k,
             panels=matrix.panels,

@@ -18,7 +18,9 @@ from senryu import kernels as kernel_package
 from senryu.kernels import reference
 from senryu.kernels.batch import DTYPES, Batch
 from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, kv_bytes, records
+from senryu.kernels.pack import FORMATS, Format
 from senryu.model.layers import Buffers, build_operations
+from senryu.model.packed import PackedWeights, cache_file
 from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
@@ -46,21 +48,24 @@ class Program:
         max_sequences: int = 64,
         threads: int | None = None,
         kernels: KernelPath = "auto",
+        format: Format = "int8",
         kv: str = "float32",
         cache_dir: Path | None = None,
+        weights_dir: Path | None = None,
         progress: kernel_package.Progress | None = None,
     ) -> None:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
-        usable cores unless given. kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where
-        compiled kernels are kept (default ~/.senryu/cache/kernels).
-        Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
+        usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
+        kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where compiled kernels are kept
+        (default ~/.senryu/cache/kernels). weights_dir: where packed weights are kept; without it they are packed at every
+        start. Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
-        self.kernels = choose_kernels(spec, kernels)
+        self.kernels, self.format = choose_kernels(spec, kernels), choose_format(format, kernels)
         compiled = None
         if self.kernels not in ("numpy", "fp32"):
             root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
@@ -69,9 +74,12 @@ class Program:
         self.kv = "float32" if self.kernels == "fp32" else kv
         if self.kv not in KV_FORMATS:
             raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
-        formats = {"quantized": self.kernels != "fp32", "kv8": self.kv == "int8"}
-        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, **formats)
-        self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
+        file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
+        packed = PackedWeights(weights, self.format, file)
+        sizes = pages, max_rows, max_sequences, self.threads
+        self._buffers = Buffers(spec, *sizes, format=self.format, kv8=self.kv == "int8")
+        self._operations = build_operations(spec, packed, self._buffers, self.threads, format=self.format)
+        packed.keep()
         self.logits = self._buffers.logits[:, : spec.vocab]
         self._inputs = {name: self._input(name) for name in DTYPES}
         self._rope = (np.empty((0, spec.head_dim // 2), np.float32),) * 2
@@ -195,5 +203,19 @@ def choose_kernels(spec: ModelSpec, wanted: str) -> str:
         return wanted
     for name in ("hidden", "ffn", "head_dim"):
         if getattr(spec, name) % 16:
-            raise ModelError(f'{name} is {getattr(spec, name)}, and int8 needs a multiple of 16: use kernels="fp32"')
+            raise ModelError(f'{name} is {getattr(spec, name)}, and packed weights need a multiple of 16: use kernels="fp32"')
     return kernel_package.available()[0] if wanted == "auto" else wanted
+
+
+def choose_format(wanted: Format, kernels: str) -> Format | None:
+    """The packed weights' format; None for the fp32 path.
+
+    Raises ValueError for an unknown name, and ModelError for one that fp32 would ignore.
+    """
+    if wanted not in FORMATS:
+        raise ValueError(f'weights are "{wanted}": choose {", ".join(FORMATS)}')
+    if kernels != "fp32":
+        return wanted
+    if wanted != "int8":
+        raise ModelError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
+    return None

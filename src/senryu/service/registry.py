@@ -12,6 +12,7 @@ from senryu.config import Settings
 from senryu.engine.interface import Engine
 from senryu.engine.local import LocalEngine
 from senryu.errors import SenryuError
+from senryu.kernels.pack import Format
 from senryu.model.hub import parameters, resolve
 from senryu.model.program import KernelPath, Program
 from senryu.model.spec import ModelError, ModelSpec, load_spec
@@ -30,6 +31,7 @@ Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
 NANO = "senryu-nano"
+WEIGHT_BYTES = {"int8": 1.0, "int4": 0.55, "bf16": 2.0}  # of one packed parameter, about
 LEAST_CONTEXT = 2_048  # a K/V cache for less than this is no use
 
 
@@ -140,8 +142,10 @@ def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weigh
         max_sequences=settings.max_sequences,
         threads=settings.threads or None,
         kernels=cast(KernelPath, settings.kernels),
+        format=cast(Format, settings.weights),
         kv=settings.kv,
         cache_dir=settings.kernel_cache,
+        weights_dir=settings.weight_cache,
         progress=progress,
     )
     return LocalEngine(program)
@@ -154,7 +158,7 @@ def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
     """
     page_bytes, page_tokens = Program.page_bytes(spec, settings.kv), Program.page_size
     window = -(-min(CONTEXT_TOKENS, spec.max_position) // page_tokens)
-    room = max(free - parameters(spec), 0)
+    room = max(free - int(parameters(spec) * WEIGHT_BYTES[settings.weights]), 0)
     if settings.kv_cache_gb:
         pages = int(settings.kv_cache_gb * 1e9) // page_bytes
         fits = pages * page_bytes <= room
