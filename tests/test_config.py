@@ -25,7 +25,8 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
-    environ = write(tmp_path, 'api_key = "file"\nport = 1\nkv_cache_gb = 2\n')
+    environ = write(tmp_path, 'api_key = "file"\nport = 1\nkv_cache_gb = 2\ndrafts = false\n')
+    assert load_settings(environ).drafts is False
     assert load_settings(environ).api_key == "file"
     environ["SENRYU_API_KEY"] = "environment"
     assert load_settings(environ, port=None).api_key == "environment"
@@ -40,6 +41,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ("zzz = 1", "Known settings: host, port,"),
         ('port = "1"', "`port` should be a whole number, got '1'"),
         ("port = true", "`port` should be a whole number"),
+        ("drafts = 1", "`drafts` should be true or false, got 1"),
         ("max_requests = 0", "`max_requests` should be 1 or more"),
         ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
         ('kernels = "cuda"', "`kernels` should be auto or avx512 or avxvnni or avx2 or neon or numpy or fp32"),

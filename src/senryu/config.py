@@ -45,6 +45,8 @@ class Settings:
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
     max_sequences: int = 64
     """Requests that generate together; more wait in the queue."""
+    drafts: bool = True
+    """Guess tokens ahead and verify them together where that pays; answers are the same without."""
     max_requests: int = 1024
     """Requests in flight, waiting ones included; more are answered 529."""
     stall_timeout_s: float = 60.0
@@ -73,6 +75,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "weights": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
+    "drafts": (bool, "true or false"),
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
@@ -123,7 +126,7 @@ def _check(key: str, value: object, path: str) -> None:
         hint = f" Did you mean `{near[0]}`?" if near else f" Known settings: {', '.join(known)}."
         raise SenryuError("config_key", path=path, key=key, hint=hint)
     kind, wanted = _WANTED[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from senryu.engine.draft import Drafter
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import Sampling, TokenRequest
 from senryu.engine.scheduler import Scheduler
@@ -14,14 +15,13 @@ from senryu.engine.step import BatchFiller, Runner
 class Bench:
     """A scheduler over a program without a thread: every step is asked for, and checked before and after."""
 
-    def __init__(self, runner: Runner, *, pages: int | None = None) -> None:
+    def __init__(self, runner: Runner, *, pages: int | None = None, drafter: Drafter | None = None) -> None:
         """pages: how many of the program's pages may be used; all by default."""
         self.runner = runner
         pages = runner.pages if pages is None else pages
-        self.scheduler = Scheduler(
-            pages=pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
-        )
-        self.filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=pages)
+        limits = {name: getattr(runner, name) for name in ("max_rows", "max_sequences", "max_sampled")}
+        self.scheduler = Scheduler(pages=pages, page_size=runner.page_size, drafter=drafter, **limits)
+        self.filler = BatchFiller(max_pages=pages, vocab=runner.spec.vocab, **limits)
         self.outputs: dict[Sequence, list[int]] = {}
         self.proofs: dict[Sequence, list[int]] = {}  # a checksum of the logits that each token was drawn from
 
@@ -31,8 +31,8 @@ class Bench:
         self.outputs[sequence], self.proofs[sequence] = [], []
         return sequence
 
-    def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, int]]:
-        """One step; returns who got which token."""
+    def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, list[int]]]:
+        """One step; returns who got which tokens."""
         plan = self.scheduler.plan(prefill_rows)
         assert bool(plan.rows) == self.scheduler.busy
         if not plan.rows:
@@ -43,9 +43,11 @@ class Bench:
         logits = self.runner.logits if getattr(self.runner, "kernels", "numpy") not in ("numpy", "fp32") else None
         outputs = self.scheduler.commit(plan, sampled)
         self.scheduler.check()
-        for i, (sequence, token) in enumerate(outputs):
-            self.outputs[sequence].append(token)
-            self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
+        starts = [sum(plan.samples[:i]) for i, samples in enumerate(plan.samples) if samples]
+        for start, (sequence, tokens) in zip(starts, outputs, strict=True):
+            self.outputs[sequence] += tokens
+            for i, token in enumerate(tokens, start):
+                self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
         return outputs
 
     def finish(self, prefill_rows: int = 64) -> None:

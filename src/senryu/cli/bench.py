@@ -32,7 +32,8 @@ def bench(
     if peer is not None and (peer != "llama.cpp" or shape is None or peer_python is None):
         say("senryu bench: a peer needs a random shape and its Python: --peer llama.cpp --shape 0.3b --peer-python PATH")
         raise typer.Exit(2)
-    settings = load_settings(threads=threads, weights=weights)
+    # without drafts: random prompts are answered with repetitions, and those would be drafted
+    settings = load_settings(threads=threads, weights=weights, drafts=False)
     spec, engine = load_engine(settings, f"shape:{shape}" if shape else model, progress=CompileProgress())
     name = f"senryu {settings.weights} ({shape or model})"
     ours = EngineSubject(name, engine, spec.vocab)

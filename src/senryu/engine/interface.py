@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,21 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the whole answer must match: a JSON Schema (as JSON; the answer has no white space between its tokens), a regular
+    expression, or a Lark grammar with the rule `start`."""
+
+    kind: GrammarKind
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRequest:
     """One generation. `ids` is the whole prompt (at least one id), `stop_ids` end it (the stop id itself is emitted).
 
-    `salt` separates prefix caches: requests share K/V only when their salts are equal.
+    `salt` separates prefix caches and draft pools: requests share K/V only when their salts are equal.
+    `grammar` leaves only tokens that can go on to match it, and a stop id only where the answer is complete: finish "stop" is
+    a whole answer, "length" may be one that was cut. With a grammar the model's own end ids are stop ids too.
     """
 
     ids: tuple[int, ...]
@@ -35,6 +47,7 @@ class TokenRequest:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: frozenset[int] = frozenset()
     salt: bytes = b""
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Pages: free + cached + live = total, always."""
+    """A snapshot. Pages: free + cached + live = total, always. Of `drafted` tokens `accepted` came true."""
 
     queued: int
     running: int
@@ -64,6 +77,8 @@ class EngineStats:
     cached_tokens: int
     output_tokens: int
     steps: int
+    drafted: int
+    accepted: int
 
 
 class Engine(Protocol):
@@ -77,15 +92,24 @@ class Engine(Protocol):
         """Run one request. Closing the iterator early, or cancelling who waits for it, aborts it and frees its pages.
 
         Raises ValueError at the call when the request can never run: empty, longer than `max_context`, a token id
-        outside the vocabulary, sampling out of range. While iterating: EngineClosed after `close`, RuntimeError when
-        the step that carried this request failed (the engine lives on).
+        outside the vocabulary, sampling out of range; GrammarError for a grammar that cannot be compiled. While iterating:
+        EngineClosed after `close`, RuntimeError when the step that carried this request, or its grammar, failed (the engine
+        lives on).
         """
+
+    def compile(self, grammar: Grammar) -> None:
+        """Compile `grammar` ahead of `generate`, which then finds it in a cache: for a thread beside asyncio's, since large
+        grammars take a while. Raises GrammarError."""
 
     def stats(self) -> EngineStats:
         """Counters since start, and the state of the page pool."""
 
     async def close(self) -> None:
         """Abort what runs, stop the engine's thread and release its memory."""
+
+
+class GrammarError(ValueError):
+    """A grammar that is broken, or that uses what is not supported; the message says what."""
 
 
 class EngineClosed(RuntimeError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from senryu.engine.interface import EngineStats, TokenEvent, TokenRequest
+from senryu.engine.draft import Drafter
+from senryu.engine.grammar import GrammarCompiler, Matcher
+from senryu.engine.interface import EngineStats, Grammar, GrammarError, TokenEvent, TokenRequest
 from senryu.engine.loop import EngineLoop, Stream
 from senryu.engine.scheduler import Scheduler
 from senryu.engine.sequence import Sequence
@@ -16,19 +18,34 @@ class LocalEngine:
     """Owns `runner` from now on: `close` closes it, and so does a defect that ends the engine's thread."""
 
     def __init__(
-        self, runner: Runner, *, max_context: int | None = None, step_seconds: float = 0.08, check: bool = False
+        self,
+        runner: Runner,
+        *,
+        max_context: int | None = None,
+        step_seconds: float = 0.08,
+        drafts: bool = True,
+        grammars: GrammarCompiler | None = None,
+        check: bool = False,
     ) -> None:
         """
         max_context: tokens of one request at most; by default as many as the model's positions and the pool allow.
         step_seconds: what a step with prefill should take; it bounds how long an abort or a new request waits.
+        drafts: guess tokens ahead and verify them together where that pays; the answers are the same.
+        grammars: of the model's tokenizer; without it a request with a grammar is refused.
         check: verify the whole page accounting after every step (tests).
         """
         room = min(runner.spec.max_position, runner.pages * runner.page_size)
         self._max_context = room if max_context is None else min(max_context, room)
         self._vocab = runner.spec.vocab
         self._page_size = runner.page_size
+        self._grammars = grammars
         scheduler = Scheduler(
-            pages=runner.pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
+            pages=runner.pages,
+            page_size=runner.page_size,
+            max_rows=runner.max_rows,
+            max_sequences=runner.max_sequences,
+            max_sampled=runner.max_sampled,
+            drafter=Drafter() if drafts else None,
         )
         max_pages = -(-self._max_context // runner.page_size)
         self._loop = EngineLoop(runner, scheduler, max_pages=max_pages, step_seconds=step_seconds, check=check)
@@ -45,11 +62,21 @@ class LocalEngine:
                 f"prompt ({len(request.ids)}) + max_tokens ({request.max_tokens}) = {wanted} tokens, "
                 f"but a request may hold {self._max_context} here"
             )
-        sequence = Sequence(request, self._page_size)
+        matcher = self._matcher(request.grammar, request.stop_ids) if request.grammar else None
+        sequence = Sequence(request, self._page_size, matcher)
         ids = sequence.tokens[: sequence.prompt]
         if ids.min() < 0 or ids.max() >= self._vocab:
             raise ValueError(f"a token id is outside the vocabulary of {self._vocab}")
         return self._events(sequence)
+
+    def compile(self, grammar: Grammar) -> None:
+        """See `Engine.compile`."""
+        self._matcher(grammar, frozenset())
+
+    def _matcher(self, grammar: Grammar, stop_ids: frozenset[int]) -> Matcher:
+        if self._grammars is None:
+            raise GrammarError("this engine was started without a tokenizer, so it cannot keep to a grammar")
+        return self._grammars.compile(grammar, stop_ids)
 
     async def _events(self, sequence: Sequence) -> AsyncGenerator[TokenEvent, None]:
         stream = Stream()

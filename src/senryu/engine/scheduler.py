@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from senryu.engine.draft import Drafter
 from senryu.engine.interface import EngineStats
 from senryu.engine.pages import PagePool
 from senryu.engine.prefix import Node, PrefixTree
@@ -26,19 +27,33 @@ from senryu.engine.sequence import Sequence
 
 @dataclass(slots=True)
 class Plan:
-    """One step: rows[i] more tokens of sequences[i]. `prefill` counts the rows that are not decode rows."""
+    """One step: rows[i] more tokens of sequences[i], the last samples[i] of which are sampled: none before a prompt's end,
+    else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts."""
 
     sequences: list[Sequence] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
     prefill: int = 0
 
 
 class Scheduler:
     """Queue, running sequences and their pages. Call `plan`, compute it, then `commit` (or `fail`) before anything else."""
 
-    def __init__(self, *, pages: int, page_size: int, max_rows: int, max_sequences: int) -> None:
+    def __init__(
+        self,
+        *,
+        pages: int,
+        page_size: int,
+        max_rows: int,
+        max_sequences: int,
+        max_sampled: int,
+        drafter: Drafter | None = None,
+    ) -> None:
+        """max_rows, max_sequences, max_sampled: what a step can carry. drafter: None for no drafts."""
         self.page_size = page_size
         self.max_rows = max_rows
+        self.max_sampled = max_sampled
+        self.drafter = drafter
         self.max_running = min(max_sequences, max_rows)  # every running sequence gets a row
         self.pool = PagePool(pages)
         self.tree = PrefixTree(self.pool, page_size)
@@ -47,6 +62,7 @@ class Scheduler:
         self.promised = 0  # pages that running sequences may still take
         self._blocked = False  # the queue's head did not fit and no page was given back since
         self._prompt_tokens = self._cached_tokens = self._output_tokens = self._steps = 0
+        self._drafted = self._accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -71,37 +87,56 @@ class Scheduler:
         while self.queue and len(self.running) < self.max_running and self._admit(self.queue[0]):
             self.running.append(self.queue.popleft())
         plan = Plan()
-        waiting = []
+        decoding: list[Sequence] = []
+        waiting: list[Sequence] = []
         for sequence in self.running:
-            if sequence.length - sequence.computed == 1:
-                self._grant(plan, sequence, 1)
-            else:
-                waiting.append(sequence)
+            (decoding if sequence.length - sequence.computed == 1 else waiting).append(sequence)
+        if self.drafter:
+            # everybody's next token comes first: no draft takes the row, or the place among the sampled, of another sequence
+            self.drafter.draft(decoding, min(self.max_rows, self.max_sampled) - len(self.running))
+        for sequence in decoding:
+            self._grant(plan, sequence, 1 + sequence.drafted)
         if waiting:
-            self._plan_prefill(plan, waiting, min(prefill_rows, self.max_rows - len(plan.rows)))
+            self._plan_prefill(plan, waiting, min(prefill_rows, self.max_rows - sum(plan.rows)))
         return plan
 
-    def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, int]]:
-        """Take in a step's result: sampled [n], a token for each sequence of the plan that has caught up, in its order.
+    def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, list[int]]]:
+        """Take in a step's result: sampled [n], a token for each sampled row of the plan, in its order.
 
-        Returns these sequences with their new token; those with `finish` set have ended and hold nothing any more.
+        Returns the sequences that have caught up with their new tokens, one and as many as it had right drafts; those with
+        `finish` set have ended and hold nothing any more, and so has one whose grammar failed: its matcher has `error` set
+        and it has no tokens here.
         """
         outputs = []
-        tokens = iter(sampled.tolist())
-        for sequence, rows in zip(plan.sequences, plan.rows):
-            sequence.computed += rows
+        drawn, start = sampled.tolist(), 0
+        for sequence, rows, samples in zip(plan.sequences, plan.rows, plan.samples):
+            if samples:
+                tokens = self._accept(sequence, drawn[start : start + samples])
+                outputs.append((sequence, tokens))
+            else:
+                sequence.computed += rows
+            start += samples
             if sequence.computed >= (sequence.depth + 1) * self.page_size:
                 self.tree.insert(sequence)
-            if sequence.computed == sequence.length:
-                token = next(tokens)
-                sequence.append(token)
-                outputs.append((sequence, token))
         self._steps += 1
-        self._output_tokens += len(outputs)
         for sequence, _ in outputs:
-            if sequence.finish:
+            if sequence.finish or (sequence.matcher and sequence.matcher.error):
                 self._end(sequence)
         return outputs
+
+    def _accept(self, sequence: Sequence, drawn: list[int]) -> list[int]:
+        matcher = sequence.matcher
+        if matcher and matcher.error:  # what was drawn may be anything
+            return []
+        self._drafted += sequence.drafted
+        tokens = sequence.accept(drawn)
+        self._accepted += len(tokens) - 1
+        self._output_tokens += len(tokens)
+        if matcher and not sequence.finish:
+            matcher.consume(tokens)
+        if self.drafter:
+            self.drafter.learn(sequence, tokens)
+        return tokens
 
     def fail(self, plan: Plan) -> None:
         """The step of `plan` was not computed: its sequences end. Pages that it may have half written become free."""
@@ -127,6 +162,8 @@ class Scheduler:
             cached_tokens=self._cached_tokens,
             output_tokens=self._output_tokens,
             steps=self._steps,
+            drafted=self._drafted,
+            accepted=self._accepted,
         )
 
     def _admit(self, sequence: Sequence) -> bool:
@@ -146,6 +183,7 @@ class Scheduler:
         return True
 
     def _plan_prefill(self, plan: Plan, waiting: list[Sequence], budget: int) -> None:
+        decode = sum(plan.rows)
         for sequence in waiting:
             adopted = self.tree.adopt(sequence)
             self.promised -= adopted
@@ -165,7 +203,7 @@ class Scheduler:
         self._grant(plan, oldest, min(oldest.length - oldest.computed, first + left))
         for sequence, rows in grants:
             self._grant(plan, sequence, rows)
-        plan.prefill = sum(plan.rows) - len(self.running) + len(waiting)
+        plan.prefill = sum(plan.rows) - decode
 
     def _claim(self, sequence: Sequence, claimed: set[tuple[Node | None, bytes]]) -> bool:
         """False when another sequence of this step is computing the page that this one needs next and could share."""
@@ -184,6 +222,7 @@ class Scheduler:
             self.promised -= 1
         plan.sequences.append(sequence)
         plan.rows.append(rows)
+        plan.samples.append(1 + sequence.drafted if sequence.computed + rows >= sequence.length else 0)
 
     def _end(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

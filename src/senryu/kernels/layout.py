@@ -54,6 +54,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 STEP = (
     *("rows", "sequences", "sampled", "tokens", "positions", "row_start", "page_table", "page_table_stride"),
     *("sample_rows", "temperature", "top_p", "top_k", "seeds", "cos", "sin", "cos_stride"),
+    *("masks", "masks_stride", "masks_ready"),  # 0, or Batch.masks; whoever fills them sets masks_ready[0] last
     # written by the "plan" kernel: attention's work items and how long rows are split over K/V
     *("items", "item_start", "split", "row_sequence", "slots", "sequence_slot"),
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from senryu.kernels.batch import await_masks
 from senryu.kernels.layout import GROUP, PAGE, Operation
 from senryu.kernels.pack import unpack, unpack4, unpack16, widen
 
@@ -282,9 +283,9 @@ def uniform(seed: int, position: int) -> float:
 
 
 def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """float64 weights of the tokens that may be drawn, 0 for the others; not normalised."""
+    """float64 weights of the tokens that may be drawn, 0 for the others and for logits of -inf; not normalised."""
     inverse = np.float32(1) / max(np.float32(temperature), np.float32(1e-5))
-    weights = exp((logits - logits.max()) * inverse).astype(np.float64)
+    weights = np.where(np.isneginf(logits), 0, exp((logits - logits.max()) * inverse).astype(np.float64))
     order = np.argsort(-weights, kind="stable")
     kept = top_k if 0 < top_k < len(weights) else len(weights)
     if top_p < 1:
@@ -295,9 +296,19 @@ def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: floa
     return result
 
 
+def allowed(mask: np.ndarray, vocab: int) -> np.ndarray:
+    """bool [vocab] of a mask, uint32 [ceil(vocab / 32)]."""
+    return np.unpackbits(mask.view(np.uint8), bitorder="little")[:vocab].astype(bool)
+
+
 def sample(op: Operation, step: Step) -> None:
+    masks = step.get("masks")
+    if masks is not None:
+        await_masks(step["masks_ready"])
     for row in range(step["sampled"]):
         logits = op.logits[row, : op.vocab]
+        if masks is not None:
+            logits[~allowed(masks[row], op.vocab)] = -np.inf
         if step["temperature"][row] > 0:
             weights = distribution(logits, step["temperature"][row], int(step["top_k"][row]), float(step["top_p"][row]))
             position = int(step["positions"][step["sample_rows"][row]])

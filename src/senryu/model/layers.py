@@ -37,6 +37,7 @@ class Buffers:
         pages: int,
         max_rows: int,
         max_sequences: int,
+        max_sampled: int,
         threads: int,
         *,
         format: Format | None,
@@ -50,9 +51,9 @@ class Buffers:
         self.projected = _zeros(max_rows, _whole(max(width, 2 * spec.ffn)))
         self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q, format)
         self.gated_rows = self._rows(max_rows, spec.ffn, format)
-        self.last_rows = self._rows(max_sequences, spec.hidden, head)
-        self.logits = _zeros(max_sequences, _whole(spec.vocab))
-        self.sampled = np.zeros(max_sequences, np.int32)
+        self.last_rows = self._rows(max_sampled, spec.hidden, head)
+        self.logits = _zeros(max_sampled, _whole(spec.vocab))
+        self.sampled = np.zeros(max_sampled, np.int32)
         size = kv_bytes(spec.head_dim, quantized=kv8)
         self.pool = _untouched(np.uint8, len(spec.layers), pages, spec.kv_heads, size)
         if not kv8:

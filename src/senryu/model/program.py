@@ -37,6 +37,7 @@ class Program:
     """
 
     page_size = PAGE
+    DRAFTED = 16  # rows of a step that can be sampled beside one for each sequence: those that verify drafts
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Program:
         start. Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
+        self.max_sampled = max_sequences + self.DRAFTED
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
         self.kernels, self.format = choose_kernels(spec, kernels), choose_format(format, kernels)
@@ -76,7 +78,7 @@ class Program:
             raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
         file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
         packed = PackedWeights(weights, self.format, file)
-        sizes = pages, max_rows, max_sequences, self.threads
+        sizes = pages, max_rows, max_sequences, self.max_sampled, self.threads
         self._buffers = Buffers(spec, *sizes, format=self.format, kv8=self.kv == "int8")
         self._operations = build_operations(spec, packed, self._buffers, self.threads, format=self.format)
         packed.keep()
@@ -91,17 +93,18 @@ class Program:
         if name == "page_table":
             return np.zeros((self.max_sequences, self.pages), np.int32)
         size = {"tokens": self.max_rows, "positions": self.max_rows, "row_start": self.max_sequences + 1}
-        return aligned((size.get(name, self.max_sequences),), DTYPES[name])
+        return aligned((size.get(name, self.max_sampled),), DTYPES[name])
 
     def step(self, batch: Batch) -> np.ndarray:
         """Compute the batch's rows, write their K/V, and sample: int32 [sampled]. The GIL is released while compiled code runs.
 
-        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], until the next step. Raises TypeError or ValueError for
+        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], -inf where a mask refuses, until the next step. Raises TypeError or ValueError for
         a batch that does not fit, before anything is written, and RuntimeError after close().
         """
         if self._closed:
             raise RuntimeError("this program is closed")
-        batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
+        limits = {"max_rows": self.max_rows, "max_sequences": self.max_sequences, "max_sampled": self.max_sampled}
+        batch.check(vocab=self.spec.vocab, pages=self.pages, **limits)
         self._grow_rope(int(batch.positions.max()) + 1)
         rows, sequences, sampled = len(batch.tokens), len(batch.row_start) - 1, len(batch.sample_rows)
         if self._team:
@@ -112,10 +115,11 @@ class Program:
                     place[: len(array), :width] = array[:, :width]
                 else:
                     place[: len(array)] = array
-            self._team.run((rows, sequences, sampled), self._rope)
+            self._team.run((rows, sequences, sampled), self._rope, batch.masks, batch.masks_ready)
         else:
             step: reference.Step = {name: getattr(batch, name) for name in DTYPES}
             step |= {"rows": rows, "sequences": sequences, "sampled": sampled, "cos": self._rope[0], "sin": self._rope[1]}
+            step |= {"masks": batch.masks, "masks_ready": batch.masks_ready}
             reference.run(self._operations, step)
         return self._buffers.sampled[:sampled].copy()
 
@@ -172,9 +176,20 @@ class _Team:
         for name, value in values.items():
             self._step[STEP.index(name)] = encode(value)
 
-    def run(self, counts: tuple[int, int, int], rope: tuple[np.ndarray, np.ndarray]) -> None:
-        """counts: rows, sequences, sampled, the first three slots of a step."""
+    def run(
+        self,
+        counts: tuple[int, int, int],
+        rope: tuple[np.ndarray, np.ndarray],
+        masks: np.ndarray | None,
+        masks_ready: np.ndarray | None,
+    ) -> None:
+        """counts: rows, sequences, sampled, the first three slots of a step. masks: used where they are, not copied, since
+        they may be filled while the step runs."""
         self._step[:3] = counts
+        if masks is not None:
+            self._set(masks=masks, masks_stride=masks.strides[0], masks_ready=masks_ready)
+        else:
+            self._set(masks=None)
         if rope is not self._rope:
             self._rope = rope
             self._set(cos=rope[0], sin=rope[1], cos_stride=rope[0].strides[0])

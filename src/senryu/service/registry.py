@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from senryu.config import Settings
+from senryu.engine.grammar import GrammarCompiler
 from senryu.engine.interface import Engine
 from senryu.engine.local import LocalEngine
 from senryu.errors import SenryuError
@@ -106,7 +107,7 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        engine = _start(settings, files.name, spec, weights, progress)
+        engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab))
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
     context = min(CONTEXT_TOKENS, engine.max_context)
@@ -134,7 +135,14 @@ def load_engine(settings: Settings, ref: str, progress: Progress | None = None) 
         raise SenryuError("model_unusable", ref=ref, why=error) from error
 
 
-def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weights, progress: Progress | None) -> LocalEngine:
+def _start(
+    settings: Settings,
+    name: str,
+    spec: ModelSpec,
+    weights: Float32Weights,
+    progress: Progress | None,
+    grammars: GrammarCompiler | None = None,
+) -> LocalEngine:
     program = Program(
         spec,
         weights,
@@ -148,7 +156,7 @@ def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weigh
         weights_dir=settings.weight_cache,
         progress=progress,
     )
-    return LocalEngine(program)
+    return LocalEngine(program, drafts=settings.drafts, grammars=grammars)
 
 
 def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
