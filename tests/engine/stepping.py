@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 
 from senryu.engine.draft import Drafter
@@ -57,6 +58,29 @@ class Bench:
     def answer(self, sequence: Sequence) -> tuple[list[int], list[int]]:
         """Tokens, and checksums of their logits."""
         return self.outputs[sequence], self.proofs[sequence]
+
+
+class Oracle(Drafter):
+    """Drafts up to ten tokens for each sequence: its true answer, in which some tokens are wrong."""
+
+    def __init__(self, truth: dict[tuple[int, ...], list[int]], vocab: int, seed: int = 0, error_rate: float = 0.2) -> None:
+        """truth: prompt -> answer; other prompts get random drafts."""
+        super().__init__()
+        self.truth, self.vocab, self.error_rate = truth, vocab, error_rate
+        self.random = random.Random(seed)
+
+    def draft(self, sequences, room: int) -> None:
+        for sequence in sequences:
+            ids = tuple(sequence.tokens[: sequence.prompt].tolist())
+            answer = self.truth.get(ids, [self.random.randrange(self.vocab) for _ in range(sequence.length + 10)])
+            drafts = [
+                self.random.randrange(self.vocab) if self.random.random() < self.error_rate else token
+                for token in answer[sequence.length - sequence.prompt :]
+            ]
+            most = min(self.random.randint(0, 10), room, len(sequence.tokens) - sequence.length - 1, len(drafts))
+            sequence.tokens[sequence.length : sequence.length + most] = drafts[:most]
+            sequence.drafted = most
+            room -= most
 
 
 def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"") -> TokenRequest:

@@ -1,11 +1,14 @@
-"""Any mix of add, abort and step keeps every page accounted for, and leaves each request's tokens as they are alone."""
+"""Any mix of add, abort and step keeps every page accounted for, and leaves each request's tokens as they are alone.
+
+With drafts, right and wrong: their rows take and give back pages like any other.
+"""
 
 from __future__ import annotations
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from stepping import Bench, request, solo
+from stepping import Bench, Oracle, request, solo
 
 from senryu.engine.fake import FakeProgram
 
@@ -17,7 +20,8 @@ class Mix(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(FakeProgram(pages=PAGES, max_rows=96, max_sequences=4))
+        self.drafter = Oracle({}, 4096)
+        self.bench = Bench(FakeProgram(pages=PAGES, max_rows=96, max_sequences=4), drafter=self.drafter)
         self.wanted = {}
         self.order = []
 
@@ -30,6 +34,7 @@ class Mix(RuleBasedStateMachine):
     def add(self, cuts, max_tokens, seed, salt) -> None:
         ids = [64 + (kind * 1000 + i) % 4000 for kind, count in cuts for i in range(count)]
         wanted = request(ids, max_tokens, seed=seed, salt=salt, stop={200, 201, 202})
+        self.drafter.truth[wanted.ids] = solo(wanted)
         sequence = self.bench.add(wanted)
         self.wanted[sequence] = wanted
         self.order.append(sequence)
@@ -60,6 +65,7 @@ class Mix(RuleBasedStateMachine):
         for sequence, wanted in self.wanted.items():
             tokens = self.bench.outputs[sequence]
             expected = solo(wanted)
+            assert len(tokens) <= wanted.max_tokens
             assert tokens == (expected if sequence.finish else expected[: len(tokens)])
 
 

@@ -1,7 +1,7 @@
 """The equality test: what a request answers, to the bit of its logits, depends on nothing but the request.
 
 The same requests alone with the prompt in one step, cut into chunks, in one batch, over cached prefixes, on a pool so
-small that they queue and evict, beside neighbours that are aborted, on one thread or two. Once over the fake program,
+small that they queue and evict, beside neighbours that are aborted, on one thread or two, with drafts right and wrong. Once over the fake program,
 whose tokens depend on every id found through the page table, and over compiled programs of tiny random models.
 """
 
@@ -12,7 +12,7 @@ import random
 
 import numpy as np
 import pytest
-from stepping import Bench, request
+from stepping import Bench, Oracle, request
 
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import TokenRequest
@@ -143,8 +143,11 @@ def test_decoded_pages_serve_as_a_prefix(runner: Runner) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int) -> None:
     """Staggered arrivals, aborted neighbours, random budgets, and pages for about two requests at a time."""
+    come_and_go(Bench(runner, pages=11), alone, seed)
+
+
+def come_and_go(bench: Bench, alone, seed: int) -> None:
     draw = random.Random(seed)
-    bench = Bench(runner, pages=11)
     waiting = list(enumerate(requests()))
     draw.shuffle(waiting)
     sequences, neighbours = {}, []
@@ -158,6 +161,48 @@ def test_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int
             bench.scheduler.abort(neighbours.pop(draw.randrange(len(neighbours))))
         bench.step(draw.randint(1, 120))
     assert [bench.answer(sequences[i]) for i in range(len(sequences))] == alone
+
+
+def oracle(alone, seed: int = 0, error_rate: float = 0.2) -> Oracle:
+    return Oracle({one.ids: tokens for one, (tokens, _) in zip(requests(), alone)}, VOCAB, seed, error_rate)
+
+
+@pytest.mark.parametrize(("chunk", "error_rate"), [(7, 0.2), (64, 0.0), (MAX_ROWS, 0.2), (MAX_ROWS, 1.0)])
+def test_with_drafts(runner: Runner, alone, chunk: int, error_rate: float) -> None:
+    """Greedy and sampled, to the bit of the logits that each token was drawn from."""
+    bench = Bench(runner, drafter=oracle(alone, error_rate=error_rate))
+    sequences = [bench.add(wanted) for wanted in requests()]
+    bench.finish(chunk)
+    assert [bench.answer(sequence) for sequence in sequences] == alone
+    stats = bench.scheduler.stats()
+    assert stats.drafted > 20
+    assert stats.accepted < stats.drafted / 10 if error_rate == 1 else stats.accepted > stats.drafted / 4
+    wrong = stats.drafted - stats.accepted
+    assert wrong > len(sequences) if error_rate else wrong <= len(sequences)  # a stop id that was drafted saves no step
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drafts_while_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int) -> None:
+    come_and_go(Bench(runner, pages=11, drafter=oracle(alone, seed)), alone, seed)
+
+
+def test_pages_decoded_with_wrong_drafts_serve_as_a_prefix(runner: Runner) -> None:
+    """K/V of rejected rows never reaches the prefix tree."""
+    first = request(requests()[0].ids, 150)
+    plain = Bench(runner)
+    sequence = plain.add(first)
+    plain.finish()
+    answer = plain.outputs[sequence]
+    bench = Bench(runner, drafter=Oracle({first.ids: answer}, VOCAB, 1, 0.3))
+    sequence = bench.add(first)
+    bench.finish()
+    assert bench.outputs[sequence] == answer
+    turn = request([*first.ids, *answer, 7], 20)
+    warm, cold = bench.add(turn), plain.add(turn)
+    bench.finish()
+    plain.finish(MAX_ROWS)
+    assert warm.cached == 128
+    assert bench.answer(warm) == plain.answer(cold)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -22,8 +22,8 @@ LEAST_MATCH, MOST_MATCH = 3, 8  # tokens that must, and that are compared to, ha
 LOOK = 8  # how many earlier places of the last LEAST_MATCH tokens are compared
 CATCH_UP = 4096  # tokens of a prompt that are indexed in one step: about a millisecond
 TENANTS, GENERATION = 16, 8192  # tenants that are remembered, and tokens in each of a tenant's two generations
-RATE = 1 / 8  # how fast a hit rate follows
-PROFIT = 1.15  # a draft must promise so much more than its row costs: what is measured is noisy
+RATE = 0.1  # how fast a hit rate follows
+PROFIT = 1.5  # a draft must promise so much more than its row costs: what is measured is noisy
 END = -1  # between answers of a pool: no token
 
 
@@ -145,7 +145,7 @@ class RowCost:
     """What one more row costs, as a share of the step's time: a line fitted to the steps of late, older ones fading."""
 
     KEEP = 0.98  # of a measurement's weight, a step later
-    PRIOR = 0.1  # as long as steps of late had the same number of rows; so a price that was wrong is tried again
+    PRIOR = 0.1  # of a step of one row, when steps of late had equal rows: so a price that was wrong is tried again
     SPREAD = 0.02  # variance of rows from which a line through them says something
 
     def __init__(self) -> None:
@@ -165,16 +165,14 @@ class RowCost:
 
     def price(self, rows: int) -> float:
         """The share for a step of `rows` rows, in 0..1."""
-        if self._square < self.SPREAD:
-            return self.PRIOR
-        return min(max(self._slope / self._at(rows), 0.0), 1.0) if self._at(rows) > 0 else self.PRIOR
-
-    @property
-    def _slope(self) -> float:
-        return self._product / self._square if self._square >= self.SPREAD else self.PRIOR * self._seconds
+        seconds = self._at(rows)
+        if self._square < self.SPREAD or seconds <= 0:
+            return self.PRIOR / (1 + self.PRIOR * (rows - 1))
+        return min(max(self._product / self._square / seconds, 0.0), 1.0)
 
     def _at(self, rows: int) -> float:
-        return self._seconds + self._slope * (rows - self._rows)
+        slope = self._product / self._square if self._square >= self.SPREAD else 0.0
+        return self._seconds + slope * (rows - self._rows)
 
 
 class Drafter:

@@ -65,7 +65,7 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Pages: free + cached + live = total, always. Of `drafted` tokens `accepted` came true."""
+    """A snapshot. Pages: free + cached + live = total, always. Of `drafted` tokens `accepted` saved a step each."""
 
     queued: int
     running: int

@@ -98,8 +98,8 @@ class Program:
     def step(self, batch: Batch) -> np.ndarray:
         """Compute the batch's rows, write their K/V, and sample: int32 [sampled]. The GIL is released while compiled code runs.
 
-        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], -inf where a mask refuses, until the next step. Raises TypeError or ValueError for
-        a batch that does not fit, before anything is written, and RuntimeError after close().
+        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], -inf where a mask refuses, until the next step. Raises
+        TypeError or ValueError for a batch that does not fit, before anything is written, and RuntimeError after close().
         """
         if self._closed:
             raise RuntimeError("this program is closed")
