@@ -1,8 +1,9 @@
 """The equality test: what a request answers, to the bit of its logits, depends on nothing but the request.
 
 The same requests alone with the prompt in one step, cut into chunks, in one batch, over cached prefixes, on a pool so
-small that they queue and evict, beside neighbours that are aborted, on one thread or two, with drafts right and wrong. Once over the fake program,
-whose tokens depend on every id found through the page table, and over compiled programs of tiny random models.
+small that they queue and evict, beside neighbours that are aborted, on one thread or two, with right and wrong drafts.
+Once over the fake program, whose tokens depend on every id found through the page table, and over compiled programs of
+tiny random models.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from serving import END, TOKENIZER
 from stepping import request
 
 from senryu.engine.fake import FakeEngine
@@ -25,6 +24,7 @@ from senryu.model.program import Program
 from senryu.model.spec import load_spec
 from senryu.model.tokenizer import load_tokenizer
 from senryu.model.weights import load_weights
+from serving import END, TOKENIZER
 
 NANO = resolve("nano", Path("/nowhere"))
 VOCAB = END + 300  # of the byte tokenizer, and some ids that stand for nothing
@@ -41,7 +41,7 @@ PERSON = {
 }
 SCHEMAS = [
     PERSON,
-    {"type": "array", "items": {"type": "number", "minimum": -5, "maximum": 5}, "minItems": 2, "maxItems": 4},
+    {"type": "array", "items": {"type": "number", "minimum": 1, "maximum": 5, "multipleOf": 0.5}, "minItems": 2, "maxItems": 3},
     {"anyOf": [{"type": "boolean"}, {"const": {"a": [1, "x"]}}]},
     {"$defs": {"p": {"type": "object", "properties": {"x": {"type": "integer", "maximum": 99, "minimum": 1}}, "required": ["x"],
      "additionalProperties": False}}, "type": "array", "items": {"$ref": "#/$defs/p"}, "minItems": 1, "maxItems": 2},

@@ -108,7 +108,8 @@ class Guess:
         matcher, length = sequence.matcher, sequence.length
         forced = matcher.forced()[:most] if matcher else []
         end = length + len(forced)
-        sequence.tokens[length:end] = forced  # nothing is known there yet
+        if forced:
+            sequence.tokens[length:end] = forced  # nothing is known there yet
         self.tokens, self.forced = forced, len(forced)
         source, text = self.own, self.own.text
         self.match, place = source.match(text, end) if source.extend(length - 1) else (0, 0)
