@@ -41,7 +41,8 @@ class Batch:
         rows, sequences, sampled = len(self.tokens), len(self.row_start) - 1, len(self.sample_rows)
         _require(1 <= rows <= max_rows, f"tokens: {rows} rows, 1 to {max_rows} fit in a step")
         _require(1 <= sequences <= max_sequences, f"row_start: {sequences} sequences, 1 to {max_sequences} fit in a step")
-        _require(sampled <= max_sampled, f"sample_rows: {sampled} rows, at most {max_sampled} can be sampled in a step")
+        most = min(max_sampled, rows)
+        _require(sampled <= most, f"sample_rows: {sampled} rows, at most {most} can be sampled in this step")
         _require(len(self.positions) == rows, "positions: one for each token")
         _require(len(self.page_table) == sequences, "page_table: one row for each sequence")
         for name in ("temperature", "top_p", "top_k", "seeds"):

@@ -65,6 +65,21 @@ def embed(op, step, thread):
                 store(target + 4 * i, load(source + 4 * i))
 
 
+PICK_X, PICK_X_STRIDE, PICK_N, PICK_OUT, PICK_OUT_STRIDE = slots("pick")
+
+
+def pick(op, step, thread):
+    """out[i] = x[sample_rows[i]]."""
+    while True:
+        i = fetch_add(op + 8 * COUNTER, 1)
+        if i >= get(step, SAMPLED):
+            return
+        x = get(op, PICK_X) + i32(get(step, SAMPLE_ROWS) + 4 * i) * get(op, PICK_X_STRIDE)
+        out = get(op, PICK_OUT) + i * get(op, PICK_OUT_STRIDE)
+        for byte in range(0, 4 * get(op, PICK_N), 64):
+            store(out + byte, load(x + byte))
+
+
 @njit(boundscheck=False)
 def rescale_of(high, out_scale):
     """What to multiply a row by whose largest magnitude is `high`; its scale is written."""
@@ -121,15 +136,14 @@ N_X, N_X_STRIDE, N_WEIGHT, N_N, N_EPS, N_CENTRED, N_OUT, N_OUT_STRIDE, N_SCALE, 
 
 
 def norm(op, step, thread):
-    """RMSNorm, or LayerNorm without bias when centred, then as `put_row`. Of "sampled" rows, i reads x[sample_rows[i]]."""
+    """RMSNorm, or LayerNorm without bias when centred, then as `put_row`."""
     n, weight = get(op, N_N), get(op, N_WEIGHT)
     count = np.float32(n)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
         if row >= get(step, get(op, N_ROWS)):
             return
-        source = row if get(op, N_ROWS) == ROWS else i32(get(step, SAMPLE_ROWS) + 4 * row)
-        x = get(op, N_X) + source * get(op, N_X_STRIDE)
+        x = get(op, N_X) + row * get(op, N_X_STRIDE)
         mean = ZERO
         if get(op, N_CENTRED):
             total = splat(ZERO)
@@ -178,6 +192,7 @@ def spread(x, n, block):
 
 
 G_X, G_X_STRIDE, G_N, G_BLOCK, G_OUT = slots("glu")[:5]
+G_ROWS = slots("glu")[-1]
 
 
 def glu(op, step, thread):
@@ -185,7 +200,7 @@ def glu(op, step, thread):
     n = get(op, G_N)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
-        if row >= get(step, ROWS):
+        if row >= get(step, get(op, G_ROWS)):
             return
         gate = get(op, G_X) + row * get(op, G_X_STRIDE)
         up = gate + 4 * n
@@ -281,4 +296,4 @@ def rope(op, step, thread):
                 put_kv(page + head * 8 * PAGE * head_dim, slot, k, v, head_dim)
 
 
-KERNELS = {"embed": embed, "norm": norm, "rope": rope, "glu": glu}
+KERNELS = {"embed": embed, "pick": pick, "norm": norm, "rope": rope, "glu": glu}

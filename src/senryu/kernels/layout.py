@@ -29,6 +29,7 @@ group of a row (`out_sums`, int32 [rows, groups]; else None). Without `out_scale
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "plan": ("heads", "kv_heads", "threads", "capacity"),
     "embed": ("table", "table_stride", "half", "hidden", "x", "x_stride"),
+    "pick": ("x", "x_stride", "n", "out", "out_stride"),
     "norm": ("x", "x_stride", "weight", "n", "eps", "centred", *OUTPUT, "rows"),
     "gemm": (
         *("format", "a", "a_stride", "a_scale", "a_sums", "a_sums_stride", "w", "w_scale", "w_offset", "bias", "k", "panels"),
@@ -40,16 +41,18 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
     "attend": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "quantized", "pool", "pool_stride"),
-        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride"),
+        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride", "rows"),
     ),
     "gather": (
         *("x", "x_stride", "heads", "kv_heads", "head_dim", "partial", "partial_stride"),
         *OUTPUT,
+        "rows",
     ),
-    "glu": ("x", "x_stride", "n", "block", *OUTPUT),
+    "glu": ("x", "x_stride", "n", "block", *OUTPUT, "rows"),
     "sample": ("logits", "logits_stride", "vocab", "weights", "weights_stride", "histogram", "histogram_stride", "out"),
 }
-"""Fields by kind. `rows` names the step's count of rows to work on: "rows" or "sampled" (then rows of x are gathered)."""
+"""Fields by kind. `rows` names the step's count of rows to work on: "rows", or "sampled" behind the last layer's K/V, where
+only rows that are sampled matter: "pick" and "gather" take those of their input, "attend" may leave out the others."""
 
 STEP = (
     *("rows", "sequences", "sampled", "tokens", "positions", "row_start", "page_table", "page_table_stride"),

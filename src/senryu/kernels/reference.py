@@ -80,9 +80,12 @@ def embed(op: Operation, step: Step) -> None:
     op.x[: len(rows), : op.hidden] = rows
 
 
+def pick(op: Operation, step: Step) -> None:
+    op.out[: step["sampled"], : op.n] = op.x[step["sample_rows"], : op.n]
+
+
 def norm(op: Operation, step: Step) -> None:
-    x = op.x[: step["rows"]] if op.rows == "rows" else op.x[step["sample_rows"]]
-    x = x[:, : op.n]
+    x = op.x[: step[op.rows], : op.n]
     count = np.float32(op.n)
     if op.centred:
         x = x - (lane_sum(x) / count)[:, None]
@@ -245,7 +248,8 @@ def attend(op: Operation, step: Step) -> None:
 
 
 def gather(op: Operation, step: Step) -> None:
-    put_rows(op, op.x[: step["rows"], : op.heads * op.head_dim])
+    rows = slice(step["rows"]) if op.rows == "rows" else step["sample_rows"]
+    put_rows(op, op.x[rows, : op.heads * op.head_dim])
 
 
 def hadamard(x: np.ndarray, block: int) -> np.ndarray:
@@ -260,9 +264,9 @@ def hadamard(x: np.ndarray, block: int) -> np.ndarray:
 
 
 def glu(op: Operation, step: Step) -> None:
-    gate, up = op.x[: step["rows"], : op.n], op.x[: step["rows"], op.n : 2 * op.n]
+    gate, up = op.x[: step[op.rows], : op.n], op.x[: step[op.rows], op.n : 2 * op.n]
     product = hadamard(gate * (np.float32(1) / (np.float32(1) + exp(np.float32(0) - gate))) * up, op.block)
-    op.x[: step["rows"], : op.n] = product
+    op.x[: step[op.rows], : op.n] = product
     put_rows(op, product)
 
 
@@ -320,7 +324,7 @@ def sample(op: Operation, step: Step) -> None:
 
 
 TWINS: dict[str, Callable[[Operation, Step], None]] = {
-    function.__name__: function for function in (plan, embed, norm, gemm, rope, attend, gather, glu, sample)
+    function.__name__: function for function in (plan, embed, pick, norm, gemm, rope, attend, gather, glu, sample)
 }
 
 

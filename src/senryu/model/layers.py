@@ -45,7 +45,7 @@ class Buffers:
     ) -> None:
         head = head_format(format)
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.x = _zeros(max_rows, _whole(spec.hidden))
+        self.x, self.x_last = (_zeros(rows, _whole(spec.hidden)) for rows in (max_rows, max_sampled))
         self.normed = self._rows(max_rows, spec.hidden, format)
         self.qkv_width, width = q + 2 * kv, q + 2 * kv + (2 * spec.ffn if spec.parallel_block else 0)
         self.projected = _zeros(max_rows, _whole(max(width, 2 * spec.ffn)))
@@ -126,7 +126,7 @@ class _Builder:
         yield operation("embed", table=table, half=int(table.dtype == np.uint16), hidden=spec.hidden, x=b.x)
         for layer in range(len(spec.layers)):
             yield from self.parallel_layer(layer) if spec.parallel_block else self.sequential_layer(layer)
-        yield self.norm("model.norm", b.last_rows, rows="sampled")
+        yield self.norm("model.norm", b.x_last, b.last_rows, "sampled")
         head = "model.embed_tokens" if spec.tied_head else "lm_head"
         last = self.matrix(head, factor=spec.logit_scale, format=self.head_format)
         yield self.gemm(last, b.last_rows, b.logits, rows="sampled")
@@ -136,25 +136,52 @@ class _Builder:
     def sequential_layer(self, layer: int) -> Iterator[Operation]:
         """x += attention(norm(x)); x += mlp(norm(x))."""
         b, name = self.buffers, f"model.layers.{layer}"
-        yield self.norm(f"{name}.input_layernorm", b.normed)
+        yield self.norm(f"{name}.input_layernorm", b.x, b.normed)
         yield self.gemm(self.matrix(*self.qkv(name)), b.normed, b.projected)
         yield from self.attention(layer)
-        yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, b.x, add=1)
-        yield self.norm(f"{name}.post_attention_layernorm", b.normed)
-        yield self.gemm(self.matrix(*self.gate_up(name)), b.normed, b.projected)
-        yield operation("glu", x=b.projected, n=self.spec.ffn, block=self.block, **b.gated_rows)
-        yield self.gemm(self.matrix(f"{name}.mlp.down_proj", block=self.block), b.gated_rows, b.x, add=1)
+        x, rows = self.residual(layer)
+        yield from self.pick(layer)
+        yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, x, 1, rows)
+        yield self.norm(f"{name}.post_attention_layernorm", x, b.normed, rows)
+        yield self.gemm(self.matrix(*self.gate_up(name)), b.normed, b.projected, 0, rows)
+        yield from self.gated(layer, b.projected, x, rows)
 
     def parallel_layer(self, layer: int) -> Iterator[Operation]:
-        """x += attention(n) + mlp(n), n = norm(x): one matrix makes q, k, v, gate and up."""
+        """x += attention(n) + mlp(n), n = norm(x): one matrix makes q, k, v, gate and up, but for the last layer."""
         b, name = self.buffers, f"model.layers.{layer}"
-        yield self.norm(f"{name}.input_layernorm", b.normed)
-        yield self.gemm(self.matrix(*self.qkv(name), *self.gate_up(name)), b.normed, b.projected)
+        x, rows = self.residual(layer)
         gate_up = b.projected[:, b.qkv_width :]
-        yield operation("glu", x=gate_up, n=self.spec.ffn, block=self.block, **b.gated_rows)
-        yield from self.attention(layer)
-        yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, b.x, add=1)
-        yield self.gemm(self.matrix(f"{name}.mlp.down_proj", block=self.block), b.gated_rows, b.x, add=1)
+        yield self.norm(f"{name}.input_layernorm", b.x, b.normed)
+        if self.is_last(layer):
+            yield self.gemm(self.matrix(*self.qkv(name)), b.normed, b.projected)
+            yield from self.attention(layer)
+            yield from self.pick(layer)
+            yield self.norm(f"{name}.input_layernorm", x, b.normed, rows)
+            yield self.gemm(self.matrix(*self.gate_up(name)), b.normed, gate_up, 0, rows)
+        else:
+            yield self.gemm(self.matrix(*self.qkv(name), *self.gate_up(name)), b.normed, b.projected)
+            yield from self.attention(layer)
+        yield self.gemm(self.matrix(f"{name}.self_attn.o_proj"), b.attended_rows, x, 1, rows)
+        yield from self.gated(layer, gate_up, x, rows)
+
+    def is_last(self, layer: int) -> bool:
+        return layer == len(self.spec.layers) - 1
+
+    def residual(self, layer: int) -> tuple[np.ndarray, str]:
+        """What a layer adds to behind its K/V, and which rows: in the last layer only those that are sampled matter."""
+        return (self.buffers.x_last, "sampled") if self.is_last(layer) else (self.buffers.x, "rows")
+
+    def pick(self, layer: int) -> Iterator[Operation]:
+        b = self.buffers
+        if self.is_last(layer):
+            yield operation("pick", x=b.x, n=self.spec.hidden, out=b.x_last)
+
+    def gated(self, layer: int, gate_up: np.ndarray, x: np.ndarray, rows: str) -> Iterator[Operation]:
+        """x += down(act(gate) * up)."""
+        b, spec = self.buffers, self.spec
+        yield operation("glu", x=gate_up, n=spec.ffn, block=self.block, **b.gated_rows, rows=rows)
+        down = self.matrix(f"model.layers.{layer}.mlp.down_proj", block=self.block)
+        yield self.gemm(down, b.gated_rows, x, 1, rows)
 
     def attention(self, layer: int) -> Iterator[Operation]:
         """From projected q, k, v to quantised rows for o_proj."""
@@ -168,8 +195,9 @@ class _Builder:
         }
         rope = 0 if not kind.rope else (2 if spec.rope_interleaved else 1)
         yield operation("rope", **place, **norms, rope=rope, eps=spec.norm_eps, q_scale=spec.head_dim**-0.5)
-        yield operation("attend", **place, window=kind.window or 0, out=b.attended, scratch=b.scratch, partial=b.partial)
-        yield operation("gather", x=b.attended, **shape, partial=b.partial, **b.attended_rows)
+        rows, room = self.residual(layer)[1], {"scratch": b.scratch, "partial": b.partial}
+        yield operation("attend", **place, window=kind.window or 0, out=b.attended, **room, rows=rows)
+        yield operation("gather", x=b.attended, **shape, partial=b.partial, **b.attended_rows, rows=rows)
 
     def qkv(self, name: str) -> list[str]:
         return [f"{name}.self_attn.{side}_proj" for side in "qkv"]
@@ -177,11 +205,11 @@ class _Builder:
     def gate_up(self, name: str) -> list[str]:
         return [f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"]
 
-    def norm(self, name: str, target: dict[str, np.ndarray | None], rows: str = "rows") -> Operation:
+    def norm(self, name: str, x: np.ndarray, target: dict[str, np.ndarray | None], rows: str = "rows") -> Operation:
         spec = self.spec
         weight = np.ascontiguousarray(self.weights.float32(f"{name}.weight"))
         how = {"eps": spec.norm_eps, "centred": int(spec.norm == "layer"), "rows": rows}
-        return operation("norm", x=self.buffers.x, weight=weight, n=spec.hidden, **how, **target)
+        return operation("norm", x=x, weight=weight, n=spec.hidden, **how, **target)
 
     def gemm(
         self,
