@@ -51,10 +51,12 @@ def test_formats_cost_what_they_may() -> None:
     """Of the shipped model over two short texts: bf16 is what it was trained in, int4 is worse than int8."""
     spec, weights, tokenizer = load_spec(NANO), load_weights(NANO), load_tokenizer(NANO)
     texts = [np.array([spec.bos_id, *tokenizer.encode(text)]) for text in TEXTS[:2]]
-    made = {name: Program(spec, weights, **OPTIONS, kernels="numpy", **how) for name, how in VARIANTS.items()}
+    names = ("int8", "int8-kv8", "int4", "bf16")
+    made = {name: Program(spec, weights, **OPTIONS, kernels="numpy", **VARIANTS[name]) for name in names}
     results = agreement(spec, weights.to_float32(), made, texts)
-    assert list(results) == ["int8", "int4", "bf16"]
+    assert tuple(results) == names
     assert results["bf16"].kl < 1e-6 < results["int8"].kl < 0.003 < results["int4"].kl < 0.1
+    assert results["int8"].kl != results["int8-kv8"].kl < 0.003
     assert abs(results["bf16"].delta) < 0.01
     assert abs(results["int8"].delta) < 1
     assert results["int8"].exact_perplexity == results["int4"].exact_perplexity

@@ -47,9 +47,10 @@ def test_formats_stay_within_the_propagated_rounding_error(
     make_program: MakeProgram, family: str, format: Format, most: float
 ) -> None:
     """Bound: every matrix adds relative noise e = |y_format - y| / |y| = sqrt(ex^2 + ew^2), ex and ew being the relative
-    rounding errors of its rows and weights, measured here on the fp32 activations. What lies between matrices (norm, gate,
-    residual) passes relative noise on with a gain of at most 2 (a product of two noisy factors), and roundings of
-    different matrices are independent: the logits' relative error is at most 2 * sqrt(sum over all matrices of e^2).
+    rounding errors of its rows and weights, measured here on the fp32 activations. What lies between matrices (norm,
+    softmax, gate, residual) passes relative noise on with a gain of at most 2 (a product of two noisy factors), and
+    roundings of different matrices are independent: the logits' relative error is at most 2 * sqrt(sum over all matrices
+    of e^2).
     """
     spec, weights, ids = setup(family)
     exact = make_program(spec, weights, kernels="fp32")

@@ -122,14 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--text", type=Path, nargs="+", default=[], help="files of text, or .jsonl.xz rows, to take")
     command.add_argument("--per-file", type=int, default=100, help="rows of each .jsonl.xz file")
     names = list(agreement.VARIANTS)
-    command.add_argument("--weights", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
+    command.add_argument("--formats", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
     command.add_argument("--kernels", help="auto, numpy or an instruction set, as in config.toml")
     args = top.parse_args(arguments)
     if args.verb == "agreement":
         texts = [*args.text, *(sorted((args.data / "eval").glob("*.jsonl.xz")) if args.data else [])]
         if not texts:
             top.error("agreement needs texts: --data DIR or --text FILE")
-        print(json.dumps(compare(args.model, texts, args.per_file, args.weights, args.kernels), indent=2))
+        print(json.dumps(compare(args.model, texts, args.per_file, args.formats, args.kernels), indent=2))
     elif args.verb == "measure":
         result = measure(args.run, args.data, args.held_out_bytes, args.limit)
         args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")

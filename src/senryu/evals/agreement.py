@@ -25,8 +25,9 @@ CHUNK = 256  # rows of one step, all of them sampled
 MOST = 1024  # tokens taken of one text
 
 
-VARIANTS: dict[str, dict[str, Any]] = {format: {"format": format} for format in FORMATS}
-"""What can be compared: a name, and the options of `Program` that make it."""
+VARIANTS: dict[str, dict[str, Any]] = {format: {"format": format, "kv": "float32"} for format in FORMATS}
+VARIANTS |= {f"{format}-kv8": {"format": format, "kv": "int8"} for format in FORMATS}
+"""What can be compared, by name: the options of `Program` that make it. kv8 is with K/V in int8, as a server has them."""
 
 
 @dataclass(slots=True)
