@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|card|agreement`: measure a trained model, write its card, compare int8 with fp32."""
+"""`python -m senryu.evals measure|card|agreement|readme`: figures of a model, its card, the README's tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, labels, perplexity
+from senryu.evals import agreement, card, labels, perplexity, readme
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -112,8 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
     command.add_argument("--data", type=Path, required=True, help="folder of the data bundle")
     command.add_argument("--per-file", type=int, default=100, help="texts of each file")
+    command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
+    command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
     args = top.parse_args(arguments)
-    if args.verb == "agreement":
+    if args.verb == "readme":
+        readme.refresh(args.readme, args.files)
+    elif args.verb == "agreement":
         print(json.dumps(compare(args.model, args.data, args.per_file)))
     elif args.verb == "measure":
         result = measure(args.run, args.data, args.held_out_bytes, args.limit)
