@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,9 @@ def _measure(
     subjects: list[Subject] = [ours]
     peers: list[PeerSubject] = []
     try:
+        most = engine.max_context - sizes["tokens"] - 1
+        if too_long := [n for n in (*sizes.get("prompts", ()), *sizes.get("depths", ())) if n > most]:
+            _refuse(f"{max(too_long)} tokens and those behind them are more than a request may hold here; take at most {most}")
         if rival and formats:
             cache = settings.home / "cache" / "peers"
             peers = start_peers(rival.peer, rival.python, spec, formats, settings.threads, cache)
@@ -154,7 +158,7 @@ def _measure(
         lab = Lab(ours, spec, settings, weights, None if shape else model, peers, say=say, **sizes)
         facts = {
             "machine": machine(settings),
-            "command": "senryu " + " ".join(sys.argv[1:]),
+            "command": shlex.join(["senryu", *("PATH" if rival and word == rival.python else word for word in sys.argv[1:])]),
             "model": shape or model,
             "weights": weights,
             "rounds": lab.rounds,

@@ -31,7 +31,11 @@ class PeerProcess:
             )
         except OSError as error:
             raise self._failed(f"{python}: {error.strerror}") from error
-        self._reply()
+        try:
+            self._reply()
+        except SenryuError:
+            self.close()
+            raise
 
     def ask(self, **work: Any) -> float:
         """Seconds that the work took. Raises SenryuError("peer_failed") when the process has ended."""
