@@ -39,7 +39,7 @@ def test_a_section_shows_every_subject_and_each_ratio() -> None:
         {"measure": "decode", "at": 512, "subject": s, "unit": "tok/s", "median": v, "rounds": []}
         for s, v in (("senryu int4", 150.0), ("llama.cpp q4_0", 100.0), ("llama.cpp q4_k_m", 75.0))
     ]
-    figures.append({"measure": "start", "at": 0, "subject": "senryu int4", "unit": "s", "median": 1.5, "rounds": []})
+    figures.append({"measure": "start", "at": None, "subject": "senryu int4", "unit": "s", "median": 1.5, "rounds": []})
     text = readme.section(
         {
             "machine": {"cpu": "A CPU", "threads": 2, "kernels": "avx2", "date": "2026-11-24"},

@@ -41,7 +41,8 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; medians are shown.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.", show_default=False)] = None,
     peer: Annotated[
-        str | None, typer.Option(help="Measure a peer in turns, same shape: llama.cpp or openvino (needs --shape).")
+        str | None,
+        typer.Option(help="Measure a peer in turns, same shape: llama.cpp, openvino or ctranslate2 (needs --shape)."),
     ] = None,
     peer_python: Annotated[str | None, typer.Option(help="The Python that has the peer's packages.")] = None,
     quant: Annotated[
@@ -175,7 +176,7 @@ def _show(result: dict[str, Any]) -> None:
     subjects = list(dict.fromkeys(figure["subject"] for figure in figures))
     cells = {(f["measure"], f["at"], f["subject"]): f"{f['median']:g} {f['unit']}" for f in figures}
     rows = [
-        [measure.replace("_", " "), at or "", *(cells.get((measure, at, subject), "") for subject in subjects)]
+        [measure.replace("_", " "), "" if at is None else at, *(cells.get((measure, at, subject), "") for subject in subjects)]
         for measure, at in dict.fromkeys((f["measure"], f["at"]) for f in figures)
     ]
     print_table(("", "at", *subjects), rows)

@@ -33,8 +33,13 @@ RIVALS: dict[
 ] = {  # peer -> our number format -> the peer's formats that compare with it, the closest first
     "llama.cpp": {"int8": ("q8_0",), "int4": ("q4_0", "q4_k_m"), "bf16": ("f16",)},
     "openvino": {"int8": ("int8",), "int4": ("int4",)},
+    "ctranslate2": {"int8": ("int8",)},
 }
-PACKAGES = {"llama.cpp": "llama-cpp-python gguf", "openvino": "openvino-genai 'optimum-intel[openvino]'"}
+PACKAGES = {
+    "llama.cpp": "llama-cpp-python gguf",
+    "openvino": "openvino-genai 'optimum-intel[openvino]'",
+    "ctranslate2": "ctranslate2 transformers torch",
+}
 
 
 def help_text() -> str:

@@ -14,8 +14,12 @@ from senryu.errors import SenryuError
 from senryu.evals.catalog import PACKAGES
 from senryu.model.spec import ModelSpec
 
-KV_FORMATS = {"llama.cpp": ("f16", "q8_0"), "openvino": ("",)}  # of the cache at depth; "" is the peer's own choice
-SCRIPTS = {"llama.cpp": "peer_llama_cpp.py", "openvino": "peer_openvino.py"}
+KV_FORMATS = {
+    "llama.cpp": ("f16", "q8_0"),
+    "openvino": ("",),
+    "ctranslate2": ("",),
+}  # of the cache at depth; "" is the peer's own choice
+SCRIPTS = {"llama.cpp": "peer_llama_cpp.py", "openvino": "peer_converted.py", "ctranslate2": "peer_converted.py"}
 
 
 class PeerProcess:
@@ -111,7 +115,7 @@ def start_peers(
     started: list[PeerSubject] = []
     try:
         for quant in formats:
-            options = {"shape": shape, "quant": quant, "threads": threads, "cache": str(cache)}
+            options = {"peer": peer, "shape": shape, "quant": quant, "threads": threads, "cache": str(cache)}
             started.append(PeerSubject(f"{peer} {quant}", PeerProcess(peer, python, options), KV_FORMATS[peer][0]))
     except SenryuError:
         for subject in started:

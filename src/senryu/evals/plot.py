@@ -11,7 +11,7 @@ from senryu.errors import SenryuError
 
 INK, OURS = "#333333", "#c0392b"
 OTHERS = ("#2c6e9b", "#7f8c8d", "#b8860b", "#5b8c5a")
-NAMES = {"senryu": "Senryu", "openvino": "OpenVINO"}
+NAMES = {"senryu": "Senryu", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 
 
 def require_matplotlib() -> None:

@@ -40,7 +40,7 @@ def section(document: dict[str, Any]) -> str:
     heads = [document["model"], *map(name, subjects), *(["ratio"] if rivals else [])]
     rows = [heads, ["---"] * len(heads)]
     for measure, at in dict.fromkeys((f["measure"], f["at"]) for f in figures):
-        row = [LABELS[measure].format(at=f"{at:,}"), *(cells.get((measure, at, s), "") for s in subjects)]
+        row = [LABELS[measure].format(at=at and f"{at:,}"), *(cells.get((measure, at, s), "") for s in subjects)]
         if rivals:
             own = medians.get((measure, at, ours))
             others = [medians[measure, at, r] for r in rivals if (measure, at, r) in medians]

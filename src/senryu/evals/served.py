@@ -83,7 +83,7 @@ def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: in
         client.close()
     figures = [Figure("server_ttft_extra", length, subject.name, "ms", tuple(later[1:]))]
     if more:
-        figures.append(Figure("server_cpu_per_token", 0, subject.name, "us", tuple(more[1:])))
+        figures.append(Figure("server_cpu_per_token", None, subject.name, "us", tuple(more[1:])))
     return figures
 
 

@@ -24,10 +24,10 @@ PREFILL = 512  # the prompt length that "prefill" means without a number
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured quantity of one subject: every round's value, `at` some length, depth or count (0 where it has none)."""
+    """One measured quantity of one subject: every round's value, `at` some length, depth or count."""
 
     measure: str
-    at: int
+    at: int | None
     subject: str
     unit: str
     rounds: tuple[float, ...]

@@ -74,7 +74,7 @@ def start_time(name: str, ref: str, settings: Settings, rounds: int) -> Figure:
     for _ in range(rounds + 1):
         with served(ref, settings) as server:
             seconds.append(server.ready_s)
-    return Figure("start", 0, name, "s", tuple(seconds[1:]))
+    return Figure("start", None, name, "s", tuple(seconds[1:]))
 
 
 def memory(subject: EngineSubject, spec: ModelSpec) -> list[Figure]:
@@ -85,7 +85,7 @@ def memory(subject: EngineSubject, spec: ModelSpec) -> list[Figure]:
         "memory_kv_pool": subject.engine.stats().pages_total * page,
         "memory_kv_1024_tokens": page * 1024 // Program.page_size,
     }
-    return [Figure(name, 0, subject.name, "MB", (value / 1e6,)) for name, value in values.items()]
+    return [Figure(name, None, subject.name, "MB", (value / 1e6,)) for name, value in values.items()]
 
 
 def resident_bytes(status: Path = Path("/proc/self/status")) -> int:

@@ -108,7 +108,7 @@ def run_suites(lab: Lab, names: Sequence[str], facts: dict[str, Any]) -> dict[st
     result = dict(facts)
     before = bandwidth.streaming_reads(lab.settings.threads) if "decode" in names else 0.0
     for name in names:
-        lab.say(f"{name}: {catalog.SUITES[name].what}")
+        lab.say(f"measuring {name} ...")
         figures += RUN[name](lab)
     if "decode" in names:
         reads = max(before, bandwidth.streaming_reads(lab.settings.threads))
