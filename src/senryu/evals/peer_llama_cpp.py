@@ -27,6 +27,12 @@ import numpy as np
 FILE_TYPES = {"q8_0": 7, "q4_0": 2, "q4_k_m": 15}  # llama_ftype
 KV_TYPES = {"f16": 1, "q8_0": 8}  # ggml_type
 BATCH, MICRO = 2048, 512
+FILLED = 2  # sequences of a context that `fill` works on
+PROBE, DEEPEST_WITHOUT = (
+    4096,
+    16384,
+)  # tokens: where on and off are compared; without flash attention, filling more takes an hour
+SHORT_S = 10.0
 
 
 def write_random(path: Path, shape: dict[str, int]) -> None:
@@ -94,10 +100,55 @@ def model_file(shape: dict[str, int], quant: str, cache: Path) -> Path:
     return small
 
 
+class Context:
+    """A llama.cpp context with room for `tokens`, shared by `sequences`; `filled`: what `fill` has put into sequence 0."""
+
+    def __init__(self, model: Any, threads: int, flash: bool, kv: str, sequences: int, tokens: int) -> None:
+        params = llama.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = tokens, BATCH, MICRO, sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = int(flash)
+        params.type_k = params.type_v = KV_TYPES[kv]
+        params.kv_unified = sequences == FILLED  # `fill` moves cells between sequences; streams have caches of their own
+        self.pointer = llama.llama_init_from_model(model, params)
+        if not self.pointer:
+            raise SystemExit(f"llama.cpp could not make a context of {tokens} tokens")
+        self.memory = llama.llama_get_memory(self.pointer)
+        self.tokens, self.filled = tokens, 0
+
+    def clear(self) -> None:
+        llama.llama_memory_clear(self.memory, True)
+        self.filled = 0
+
+    def run(self, batch: Any) -> None:
+        if code := llama.llama_decode(self.pointer, batch):
+            raise SystemExit(f"llama_decode failed with {code}")
+
+    def wait(self) -> None:
+        llama.llama_synchronize(self.pointer)
+
+    def fill(self, depth: int, ids: Callable[[int], Any]) -> None:
+        """Sequence 0 holds positions 0 to depth - 1 and nothing else.
+
+        Speed depends on how many cells there are, not on their values: chunks are read as short sequences that see only
+        themselves, at their places, and then given to sequence 0. Reading 64K tokens honestly would take hours.
+        """
+        if depth == self.filled:
+            llama.llama_memory_seq_rm(self.memory, 0, depth, -1)
+            return
+        self.clear()
+        for i in range(0, depth, MICRO):
+            count = min(MICRO, depth - i)
+            self.run(packed(ids(count), range(i, i + count), 1))
+            llama.llama_memory_seq_cp(self.memory, 1, 0, i, i + count)
+            llama.llama_memory_seq_rm(self.memory, 1, -1, -1)
+        self.filled = depth
+
+
 class Peer:
     """llama.cpp at its best settings for a CPU: micro-batches of 512; flash attention on or off, whichever is faster.
 
-    One context is kept at a time, remade when other settings or more room are asked for; that is not timed.
+    Contexts for one number of sequences are kept, so that formats of K/V can be measured in turns; making one is not timed.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -106,117 +157,85 @@ class Peer:
             raise SystemExit(f"llama.cpp could not load {path}")
         self.threads = threads
         self.vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
-        self.context: Any = None
-        self.settings: tuple[bool, str, int] = (False, "", 0)
-        self.size = 0
-        self.filled = 0  # tokens of sequence 0 that `fill` has put there
+        self.contexts: dict[tuple[bool, str, int], Context] = {}
         self.flash: dict[tuple[Any, ...], bool] = {}  # the faster setting of each work
 
     def prefill(self, length: int) -> float:
         """Seconds to read `length` random tokens."""
 
         def run(flash: bool, limit: float) -> float:
-            self.open(flash, "f16", 1, length)
-            self.clear()
+            context = self.open(flash, "f16", 1, length)
+            context.clear()
             ids = self.random(length)
             start = time.perf_counter()
             for i in range(0, length, BATCH):
-                self.check(llama.llama_batch_get_one(tokens_at(ids, i), min(BATCH, length - i)))
+                context.run(llama.llama_batch_get_one(tokens_at(ids, i), min(BATCH, length - i)))
                 if time.perf_counter() - start > limit:
                     break
-            llama.llama_synchronize(self.context)
+            context.wait()
             return time.perf_counter() - start
 
-        return self.better(("prefill", length), run)
+        return run(self.better(("prefill", length), run), math.inf)
 
     def decode(self, depth: int, tokens: int, kv: str) -> float:
         """Seconds to write `tokens` tokens one by one behind `depth` others."""
 
-        def run(flash: bool, limit: float) -> float:
-            self.open(flash, kv, 2, depth + tokens + 8)
-            self.fill(depth)
+        def run(flash: bool, depth: int) -> float:
+            context = self.open(flash, kv, FILLED, depth + tokens + 8)
+            context.fill(depth, self.random)
             one = (llama.llama_token * 1)(100)
-            seconds = 0.0
-            for i in range(tokens + 1):  # the first one is not counted, as for us
-                start = time.perf_counter()
-                self.check(llama.llama_batch_get_one(one, 1))
-                llama.llama_synchronize(self.context)
-                seconds += time.perf_counter() - start if i else 0.0
-            return seconds
+            start = 0.0
+            for _ in range(tokens + 1):  # the first one is not counted, as for us
+                context.run(llama.llama_batch_get_one(one, 1))
+                context.wait()
+                start = start or time.perf_counter()
+            return time.perf_counter() - start
 
-        return self.better(("decode", depth, kv), run, both=kv == "f16")  # quantised V needs flash attention
+        if kv != "f16":
+            return run(True, depth)  # quantised V needs flash attention
+        probe = min(depth, PROBE)
+        flash = self.better(("decode", probe), lambda flash, limit: run(flash, probe))
+        return run(flash or depth > DEEPEST_WITHOUT, depth)
 
     def batch(self, streams: int, tokens: int) -> float:
         """Seconds to write `tokens` tokens in each of `streams` sequences, all in one batch a step."""
 
         def run(flash: bool, limit: float) -> float:
-            self.open(flash, "f16", streams, streams * -(-(64 + tokens + 8) // 256) * 256)
-            self.clear()
+            context = self.open(flash, "f16", streams, streams * -(-(64 + tokens + 8) // 256) * 256)
+            context.clear()
             for sequence in range(streams):
-                self.check(packed(self.random(64), range(64), sequence))
+                context.run(packed(self.random(64), range(64), sequence))
             start = time.perf_counter()
             for position in range(64, 64 + tokens):
-                self.check(packed([100] * streams, [position] * streams, None))
-            llama.llama_synchronize(self.context)
+                context.run(packed([100] * streams, [position] * streams, None))
+            context.wait()
             return time.perf_counter() - start
 
-        return self.better(("batch", streams), run)
+        return run(self.better(("batch", streams), run), math.inf)
 
-    def better(self, work: tuple[Any, ...], run: Callable[[bool, float], float], both: bool = True) -> float:
-        """Seconds of `run` with flash attention as suits this work; the first time, the better of both."""
-        if not both or work in self.flash:
-            return run(self.flash.get(work, True), math.inf)
-        on = run(True, math.inf)
-        off = run(False, on)
-        self.flash[work] = on <= off
-        return min(on, off)
+    def better(self, work: tuple[Any, ...], run: Callable[[bool, float], float]) -> bool:
+        """Whether this work is faster with flash attention; tried once, in turns where it is short."""
+        if work not in self.flash:
+            on = run(True, math.inf)
+            off = run(False, on)
+            if on < SHORT_S:  # the first run of all was a warm-up
+                on, off = run(True, math.inf), min(off, run(False, math.inf))
+            self.flash[work] = on <= off
+        return self.flash[work]
 
-    def open(self, flash: bool, kv: str, sequences: int, tokens: int) -> None:
-        """A context of these settings with room for `tokens`."""
-        if (flash, kv, sequences) == self.settings and tokens <= self.size:
-            return
-        if self.context is not None:
-            llama.llama_free(self.context)
-        params = llama.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = tokens, BATCH, MICRO, sequences
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = int(flash)
-        params.type_k = params.type_v = KV_TYPES[kv]
-        params.kv_unified = sequences == 2  # `fill` moves cells between two sequences; streams have caches of their own
-        self.context = llama.llama_init_from_model(self.model, params)
-        if not self.context:
-            raise SystemExit(f"llama.cpp could not make a context of {tokens} tokens")
-        self.settings, self.size, self.filled = (flash, kv, sequences), tokens, 0
-
-    def clear(self) -> None:
-        llama.llama_memory_clear(llama.llama_get_memory(self.context), True)
-        self.filled = 0
-
-    def fill(self, depth: int) -> None:
-        """Sequence 0 holds positions 0 to depth - 1 and nothing else.
-
-        Speed depends on how many cells there are, not on their values: chunks are read as short sequences that see only
-        themselves, at their places, and then given to sequence 0. Reading 64K tokens honestly would take hours.
-        """
-        memory = llama.llama_get_memory(self.context)
-        if depth == self.filled:
-            llama.llama_memory_seq_rm(memory, 0, depth, -1)
-            return
-        self.clear()
-        for i in range(0, depth, MICRO):
-            count = min(MICRO, depth - i)
-            self.check(packed(self.random(count), range(i, i + count), 1))
-            llama.llama_memory_seq_cp(memory, 1, 0, i, i + count)
-            llama.llama_memory_seq_rm(memory, 1, -1, -1)
-        self.filled = depth
+    def open(self, flash: bool, kv: str, sequences: int, tokens: int) -> Context:
+        """The context of these settings, remade when it lacks room; those for other numbers of sequences go."""
+        for key in list(self.contexts):
+            outgrown = key == (flash, kv, sequences) and self.contexts[key].tokens < tokens
+            if key[2] != sequences or outgrown:
+                llama.llama_free(self.contexts.pop(key).pointer)
+        key = (flash, kv, sequences)
+        if key not in self.contexts:
+            self.contexts[key] = Context(self.model, self.threads, flash, kv, sequences, tokens)
+        return self.contexts[key]
 
     def random(self, count: int) -> Any:
         return (llama.llama_token * count)(*np.random.default_rng().integers(64, self.vocab, count).tolist())
-
-    def check(self, batch: Any) -> None:
-        code = llama.llama_decode(self.context, batch)
-        if code:
-            raise SystemExit(f"llama_decode failed with {code}")
 
 
 def tokens_at(ids: Any, start: int) -> Any:

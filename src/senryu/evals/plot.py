@@ -23,7 +23,8 @@ def require_matplotlib() -> None:
 def draw(document: dict[str, Any], path: Path) -> None:
     """Write the PNG. Raises SenryuError("no_matplotlib"), and ValueError when nothing in the document can be drawn."""
     depth = [figure for figure in document["figures"] if figure["measure"] == "depth"]
-    parts: list[tuple[Callable[[Any, Any], None], Any]] = [(_depth, depth), (_ratios, document.get("ratios"))]
+    rates = [f for f in document["figures"] if f["unit"] == "tok/s" and f["measure"] != "depth"] if "ratios" in document else []
+    parts: list[tuple[Callable[[Any, Any], None], Any]] = [(_depth, depth), (_ratios, rates)]
     drawn = [(part, data) for part, data in parts if data]
     if not drawn:
         raise ValueError("nothing to plot: it shows decode speed by depth and ratios to a peer")
@@ -67,11 +68,16 @@ def _depth(axes: Any, figures: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _ratios(axes: Any, ratios: dict[str, float]) -> None:
-    labels = [key.replace("_vs_", " vs ").replace("_", " ") for key in ratios]
-    bars = axes.barh(labels, list(ratios.values()), height=0.6, color=[OURS if v >= 1 else OTHERS[1] for v in ratios.values()])
-    axes.bar_label(bars, fmt="%.2f x", padding=3, fontsize=9, color=INK)
+def _ratios(axes: Any, figures: list[dict[str, Any]]) -> None:
+    """Our median over each rival's; the first subject is ours."""
+    ours = figures[0]["subject"]
+    own = {(f["measure"], f["at"]): f["median"] for f in figures if f["subject"] == ours}
+    bars = [(f, own[f["measure"], f["at"]] / f["median"]) for f in figures if f["subject"] != ours]
+    labels = [f"{f['measure']} {f['at']} vs {name(f['subject'])}" for f, _ in bars]
+    values = [value for _, value in bars]
+    drawn = axes.barh(labels, values, height=0.6, color=[OURS if value >= 1 else OTHERS[1] for value in values])
+    axes.bar_label(drawn, fmt="%.2f x", padding=3, fontsize=9, color=INK)
     axes.axvline(1, color=INK, linewidth=1)
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.set(xlabel="our speed / the peer's", title="Ratios in one run")
+    axes.set(xlabel="our speed / the peer's", title="Beside the peer, in one run")
