@@ -214,7 +214,7 @@ def test_a_caller_who_hangs_up_is_not_computed_for(stream: bool, phase: str) -> 
 
 def test_a_reader_who_stalls_is_dropped() -> None:
     """Its buffers full, the server waits `stall_timeout_s`, then frees what it held."""
-    model = scripted_model(lambda request: TOKENIZER.encode("x") * 4000, seconds_per_step=0.001)
+    model = scripted_model(lambda request: TOKENIZER.encode("x") * 4000, seconds_per_step=0.001, drafts=False)
     with serving(model, send_buffer=4096, stall_timeout_s=0.3) as url:
         sock = send(url, body(stream=True, max_tokens=4000), receive_buffer=4096)
         wait_until(lambda: running(model))
