@@ -14,14 +14,20 @@ from senryu.engine.step import BatchFiller, Runner
 class Bench:
     """A scheduler over a program without a thread: every step is asked for, and checked before and after."""
 
-    def __init__(self, runner: Runner, *, pages: int | None = None) -> None:
-        """pages: how many of the program's pages may be used; all by default."""
+    def __init__(self, runner: Runner, *, pages: int | None = None, **options) -> None:
+        """pages: how many of the program's pages may be used; all by default. options: the scheduler's."""
         self.runner = runner
         pages = runner.pages if pages is None else pages
         self.scheduler = Scheduler(
-            pages=pages, page_size=runner.page_size, max_rows=runner.max_rows, max_sequences=runner.max_sequences
+            pages=pages,
+            page_size=runner.page_size,
+            max_rows=runner.max_rows,
+            max_sequences=runner.max_sequences,
+            store=runner,
+            **options,
         )
         self.filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=pages)
+        self.expired: list[Sequence] = []
         self.outputs: dict[Sequence, list[int]] = {}
         self.proofs: dict[Sequence, list[int]] = {}  # a checksum of the logits that each token was drawn from
 
@@ -34,10 +40,11 @@ class Bench:
     def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, int]]:
         """One step; returns who got which token."""
         plan = self.scheduler.plan(prefill_rows)
-        assert bool(plan.rows) == self.scheduler.busy
-        if not plan.rows:
-            return []
         self.scheduler.check()
+        self.expired += plan.expired
+        if not plan.rows:
+            assert self.restoring() or not self.scheduler.busy
+            return []
         sampled = self.runner.step(self.filler.fill(plan))
         # the numpy path, for CPUs without compiled kernels, promises the last bits of its logits no more than BLAS does
         logits = self.runner.logits if getattr(self.runner, "kernels", "") == "avx512" else None
@@ -48,6 +55,12 @@ class Bench:
             self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
         return outputs
 
+    def restoring(self) -> bool:
+        """Whether all that runs waits for pages from disk."""
+        tree = self.scheduler.tree
+        names = [(one.node or tree.root, tree.next_page(one)) for one in self.scheduler.running]
+        return bool(names) and all(name and tree.spill.known(node.digest_below(name)) for node, name in names)
+
     def finish(self, prefill_rows: int = 64) -> None:
         while self.scheduler.busy:
             self.step(prefill_rows)
@@ -57,10 +70,10 @@ class Bench:
         return self.outputs[sequence], self.proofs[sequence]
 
 
-def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"") -> TokenRequest:
+def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"", **more) -> TokenRequest:
     """Greedy without a seed."""
     sampling = Sampling(temperature=0.0) if seed is None else Sampling(temperature=1.0, top_p=0.95, seed=seed)
-    return TokenRequest(tuple(ids), max_tokens, sampling, frozenset(stop), salt)
+    return TokenRequest(tuple(ids), max_tokens, sampling, frozenset(stop), salt, **more)
 
 
 def solo(wanted: TokenRequest) -> list[int]:

@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 
-from senryu.engine.interface import EngineClosed, EngineStats, FinishReason, TokenEvent
+from senryu.engine.interface import DeadlineExceeded, EngineClosed, EngineStats, FinishReason, TokenEvent
 from senryu.engine.scheduler import Plan, Scheduler
 from senryu.engine.sequence import Sequence
 from senryu.engine.step import BatchFiller, Pace, Runner
@@ -109,8 +109,10 @@ class EngineLoop:
                     self._step()
             self._scheduler.clear()
             self.stats = self._scheduler.stats()
+            self._scheduler.close(save=True)
         except Exception as error:  # a defect of the engine itself: better closed than wrong or silent
             log.exception("the engine has failed and is closed")
+            self._scheduler.close(save=False)
             reason = f"the engine has failed and is closed: {error!r}"
             self._cause = error
         with self._gate:
@@ -131,6 +133,10 @@ class EngineLoop:
         scheduler = self._scheduler
         budget = self._pace.rows
         plan = scheduler.plan(budget)
+        self._fail(plan.expired, DeadlineExceeded, "the deadline passed before the request had finished", None)
+        if not plan.rows:
+            self.stats = scheduler.stats()
+            return
         batch = self._filler.fill(plan)
         start = perf_counter()
         try:
@@ -139,8 +145,8 @@ class EngineLoop:
             log.exception("a step failed: its requests are answered with an error")
             self._fail_step(plan, error)
             return
-        if plan.prefill >= budget:
-            self._pace.measure(plan.prefill, perf_counter() - start)
+        if plan.full:
+            self._pace.measure(plan.work, perf_counter() - start)
         outputs = scheduler.commit(plan, sampled)
         if self._check:
             scheduler.check()
