@@ -40,7 +40,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ("port = true", "`port` should be a whole number"),
         ("max_requests = 0", "`max_requests` should be 1 or more"),
         ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
-        ('kernels = "cuda"', "`kernels` should be auto or avx512 or numpy or fp32"),
+        ('kernels = "cuda"', "`kernels` should be auto or avx512 or avxvnni or avx2 or neon or numpy or fp32"),
         ("port = ", "cannot read"),
     ],
 )

@@ -36,7 +36,9 @@ class Settings:
     threads: int = 0
     """Threads of the engine; 0 is every usable core."""
     kernels: str = "auto"
-    """auto, avx512, numpy or fp32."""
+    """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
+    kv: str = "int8"
+    """Format of K/V pages: int8 (a scale per token and head) or float32."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
     max_sequences: int = 64
@@ -60,11 +62,16 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "api_key": (str, "a string"),
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
+    "kv": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
+}
+_CHOICES = {
+    "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
+    "kv": ("int8", "float32"),
 }
 _LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
 
@@ -111,5 +118,5 @@ def _check(key: str, value: object, path: str) -> None:
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
-    if key == "kernels" and value not in (paths := ("auto", "avx512", "numpy", "fp32")):
-        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(paths), value=value)
+    if value not in _CHOICES.get(key, (value,)):
+        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(_CHOICES[key]), value=value)

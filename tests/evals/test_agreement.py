@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.skipif("avx512" not in kernels.available(), reason="this CPU has no AVX-512 VNNI")
+@pytest.mark.skipif(kernels.available()[0] == "numpy", reason="no compiled kernels run on this CPU")
 def test_int8_takes_the_same_next_token(request: pytest.FixtureRequest) -> None:
     spec, weights, tokenizer = load_spec(NANO), load_weights(NANO), load_tokenizer(NANO)
     texts = [np.array([spec.bos_id, *tokenizer.encode(text)]) for text in TEXTS]

@@ -9,6 +9,6 @@ from senryu import kernels
 
 @pytest.fixture(scope="session")
 def compiled_kernels(request: pytest.FixtureRequest) -> kernels.Kernels:
-    if "avx512" not in kernels.available():
-        pytest.skip("this CPU has no AVX-512 VNNI")
+    if kernels.available()[0] == "numpy":
+        pytest.skip("no compiled kernels run on this CPU")
     return kernels.load(request.config.cache.mkdir("kernels"))

@@ -9,14 +9,16 @@ import pytest
 from harness import compiled, copy, step, step_record
 
 from senryu.kernels import Kernels, reference
-from senryu.kernels.layout import QUERY_BLOCK, SEGMENT, STATE_EXTRA, operation
+from senryu.kernels.layout import QUERY_BLOCK, SEGMENT, STATE_EXTRA, kv_bytes, operation
 
 TOLERANCE = 2e-5
 """Scores here are sums of head_dim fused products of size about 1, so their error is below head_dim * 2^-24 * |q||k| < 1e-5
 for head_dim <= 128; weights err by that much, and outputs are averages of values of size about 1."""
 
 
-def case(sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int) -> tuple[Any, dict[str, Any]]:
+def case(
+    sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, kv: str = "float32"
+) -> tuple[Any, dict[str, Any]]:
     """Sequences of (first position, rows), a pool full of random K/V, pages in random order."""
     rng = np.random.default_rng(0)
     rows = sum(n for _, n in sequences)
@@ -33,7 +35,23 @@ def case(sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: 
         "qkv": copy(rng.standard_normal((rows, heads * head_dim)).astype(np.float32) * np.float32(head_dim**-0.5)),
         "pool": copy(rng.standard_normal((width * len(sequences) + 1, kv_heads, 2, head_dim * 64)).astype(np.float32)),
     }
-    return values, arrays | {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    if kv == "int8":
+        arrays["pool"] = rounded(arrays["pool"], head_dim)
+    return values, arrays | {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "quantized": int(kv == "int8")}
+
+
+def rounded(pool: np.ndarray, head_dim: int) -> np.ndarray:
+    """The same K/V in an int8 pool."""
+    pages, kv_heads = pool.shape[:2]
+    k, v = reference.halves(pool, head_dim)
+    pool8 = copy(np.zeros((pages, kv_heads, kv_bytes(head_dim, quantized=True)), np.uint8))
+    op = operation(
+        "rope", qkv=k, heads=1, kv_heads=kv_heads, head_dim=head_dim, rope=0, q_norm=None, k_norm=None, eps=0.0, q_scale=1.0,
+        quantized=1, pool=pool8,
+    )  # fmt: skip
+    for slot in range(64):
+        reference.put_kv8(op, np.arange(pages), np.full(pages, slot), k[..., slot], v[:, :, slot])
+    return pool8
 
 
 def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window: int, threads: int = 1) -> np.ndarray:
@@ -41,7 +59,7 @@ def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window
     shape = {name: fields[name] for name in ("heads", "kv_heads", "head_dim")}
     rows, width, state = values["rows"], shape["heads"] * shape["head_dim"], shape["head_dim"] + STATE_EXTRA
     out, partial = copy(np.zeros((rows, width), np.float32)), copy(np.zeros((512, state), np.float32))
-    scratch = copy(np.full((1, QUERY_BLOCK * (2 * state + 65)), np.nan, np.float32))
+    scratch = copy(np.full((1, QUERY_BLOCK * (2 * state + 68 + shape["head_dim"] // 4)), np.nan, np.float32))
     record = step_record(values)  # one record for all three: the plan writes into it
     groups = {"heads": shape["heads"], "kv_heads": shape["kv_heads"]}
     compiled(kernels, operation("plan", **groups, threads=threads, capacity=512), record)
@@ -60,7 +78,7 @@ def twin(values: dict[str, Any], fields: dict[str, Any], window: int) -> np.ndar
     return out
 
 
-@pytest.mark.parametrize(
+SHAPES = pytest.mark.parametrize(
     ("sequences", "heads", "kv_heads", "head_dim", "window"),
     [
         ([(0, 1)], 1, 1, 16, 0),
@@ -74,6 +92,9 @@ def twin(values: dict[str, Any], fields: dict[str, Any], window: int) -> np.ndar
         ([(2100, 20)], 14, 2, 64, 0),
     ],
 )
+
+
+@SHAPES
 def test_close_to_its_twin(
     compiled_kernels: Kernels, sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, window: int
 ) -> None:
@@ -83,10 +104,36 @@ def test_close_to_its_twin(
     np.testing.assert_allclose(fast, twin(values, fields, window), atol=TOLERANCE)
 
 
+@SHAPES
+def test_int8_is_close_to_its_twin(
+    compiled_kernels: Kernels, sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, window: int
+) -> None:
+    """Both round the same numbers. Where float32 and float64 fall on two sides of a half, a weight differs by one step of 127
+    of the page's heaviest; that is rare, so all but a few values agree as closely as without rounding."""
+    values, fields = case(sequences, heads, kv_heads, head_dim, "int8")
+    fast = run(compiled_kernels, values, fields, window)
+    reference.plan(None, values)
+    difference = np.abs(fast - twin(values, fields, window))
+    assert difference.max() < 4 / 127
+    assert (difference > TOLERANCE).mean() < 0.02
+
+
+@SHAPES
+def test_int8_is_close_to_float32(
+    compiled_kernels: Kernels, sequences: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, window: int
+) -> None:
+    """Rounding moves a score by at most sum|q| * max|k| / 254, and here by 1 % of its size; q, V and weights alike."""
+    values, fields = case(sequences, heads, kv_heads, head_dim)
+    exact = run(compiled_kernels, values, fields, window)
+    close = run(compiled_kernels, values, fields | {"pool": rounded(fields["pool"], head_dim), "quantized": 1}, window)
+    assert np.linalg.norm(close - exact) < 0.02 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("kv", ["float32", "int8"])
 @pytest.mark.parametrize("window", [0, 1100])
-def test_splitting_by_segments_changes_no_bit(compiled_kernels: Kernels, window: int) -> None:
+def test_splitting_by_segments_changes_no_bit(compiled_kernels: Kernels, window: int, kv: str) -> None:
     """Few work items for many threads: the plan splits; with one thread it does not."""
-    values, fields = case([(3000, 3)], 4, 2, 32)
+    values, fields = case([(3000, 3)], 4, 2, 32, kv)
     whole = run(compiled_kernels, values, fields, window, threads=1)
     assert not values["split"][0]
     divided = run(compiled_kernels, values, fields, window, threads=8)
@@ -94,8 +141,9 @@ def test_splitting_by_segments_changes_no_bit(compiled_kernels: Kernels, window:
     np.testing.assert_array_equal(whole, divided)
 
 
-def test_a_row_does_not_depend_on_its_chunk(compiled_kernels: Kernels) -> None:
-    values, fields = case([(0, 150)], 6, 2, 32)
+@pytest.mark.parametrize("kv", ["float32", "int8"])
+def test_a_row_does_not_depend_on_its_chunk(compiled_kernels: Kernels, kv: str) -> None:
+    values, fields = case([(0, 150)], 6, 2, 32, kv)
     whole = run(compiled_kernels, values, fields, 0)
     for row in (0, 1, 63, 64, 149):
         alone = dict(values, rows=1, positions=np.int32([row]), row_start=np.int32([0, 1]))
@@ -109,4 +157,13 @@ def test_slots_beyond_a_row_are_never_read_into_it(compiled_kernels: Kernels) ->
     before = run(compiled_kernels, values, fields, 0)
     keys, contents = reference.halves(fields["pool"], 16)
     keys[..., 14:], contents[:, :, 14:] = 1e30, -1e30
+    np.testing.assert_array_equal(run(compiled_kernels, values, fields, 0), before)
+
+
+def test_slots_beyond_a_row_are_never_read_into_it_from_int8(compiled_kernels: Kernels) -> None:
+    values, fields = case([(10, 4)], 4, 2, 16, "int8")
+    before = run(compiled_kernels, values, fields, 0)
+    keys, contents, scales = reference.parts8(fields["pool"], 16)
+    keys[:, :, :, 14:], scales[:, :, 14:64], scales[:, :, 64 + 14 :] = 255, 1e30, 1e30
+    contents[:, :, 14 // 4, :, 14 % 4 :], contents[:, :, 4:] = 127, -127
     np.testing.assert_array_equal(run(compiled_kernels, values, fields, 0), before)

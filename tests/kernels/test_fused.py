@@ -9,6 +9,7 @@ import pytest
 from harness import both, step
 
 from senryu.kernels import Kernels, reference
+from senryu.kernels.layout import kv_bytes
 
 
 def floats(seed: int, *shape: int) -> np.ndarray:
@@ -96,7 +97,8 @@ def test_exp_is_accurate_and_exact_at_zero() -> None:
 @pytest.mark.parametrize("kind", [0, 1, 2])
 @pytest.mark.parametrize("head_dim", [16, 64, 80])
 @pytest.mark.parametrize("normed", [False, True])
-def test_rope(compiled_kernels: Kernels, kind: int, head_dim: int, normed: bool) -> None:
+@pytest.mark.parametrize("kv", ["float32", "int8"])
+def test_rope(compiled_kernels: Kernels, kind: int, head_dim: int, normed: bool, kv: str) -> None:
     """Two sequences whose rows cross page edges; K and V land in the slots that the page table names, and nowhere else."""
     heads, kv_heads, pages = 3, 2, 5
     positions = np.array([62, 63, 64, 65, 127, 128], np.int32)
@@ -110,6 +112,9 @@ def test_rope(compiled_kernels: Kernels, kind: int, head_dim: int, normed: bool)
         sin=np.sin(floats(4, 200, head_dim // 2)),
     )
     weight = floats(5, head_dim) if normed else None
+    pool: np.ndarray = np.full((pages, kv_heads, 2, head_dim * 64), np.nan, np.float32)
+    if kv == "int8":
+        pool = np.full((pages, kv_heads, kv_bytes(head_dim, quantized=True)), 0xAB, np.uint8)
     fast, twin = both(
         compiled_kernels,
         "rope",
@@ -123,8 +128,15 @@ def test_rope(compiled_kernels: Kernels, kind: int, head_dim: int, normed: bool)
         k_norm=weight,
         eps=1e-6,
         q_scale=head_dim**-0.5,
-        pool=np.full((pages, kv_heads, 2, head_dim * 64), np.nan, np.float32),
+        quantized=int(kv == "int8"),
+        pool=pool,
     )
-    same(fast, twin, "qkv", "pool")
-    assert np.isfinite(fast.pool).sum() == 6 * kv_heads * 2 * head_dim
-    assert np.isnan(fast.pool[2]).all()
+    same(fast, twin, "pool")
+    np.testing.assert_array_equal(fast.qkv[:, : heads * head_dim], twin.qkv[:, : heads * head_dim])  # q; k and v are used up
+    written = np.isfinite(fast.pool) if kv == "float32" else fast.pool != 0xAB
+    expected = 6 * kv_heads * (2 * head_dim + (8 if kv == "int8" else 0))
+    if kv == "float32":
+        assert written.sum() == expected
+    else:  # a byte may happen to be what was there before
+        assert 0.9 * expected < written.sum() <= expected
+    assert written.mean(axis=tuple(range(1, fast.pool.ndim))).tolist()[2] == 0

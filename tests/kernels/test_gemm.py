@@ -7,7 +7,7 @@ import pytest
 from harness import both, step
 
 from senryu.kernels import Kernels, pack
-from senryu.kernels.layout import aligned
+from senryu.kernels.layout import INT8, aligned
 
 
 def matrix(rng: np.random.Generator, n: int, k: int, bias: bool = True) -> pack.PackedMatrix:
@@ -19,7 +19,7 @@ def matrix(rng: np.random.Generator, n: int, k: int, bias: bool = True) -> pack.
 
 
 def fields(m: pack.PackedMatrix) -> dict[str, object]:
-    columns = {"w": m.packed, "w_scale": m.scale, "w_offset": m.offset, "bias": m.bias}
+    columns = {"format": INT8, "a_sums": None, "w": m.packed, "w_scale": m.scale, "w_offset": m.offset, "bias": m.bias}
     return columns | {"k": m.k, "panels": m.panels, "rows": "rows"}
 
 

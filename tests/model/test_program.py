@@ -216,4 +216,5 @@ def test_refusals(make_program: MakeProgram) -> None:
 
 def test_sizes_of_the_pool() -> None:
     spec = programs.SPECS["llama"]
-    assert Program.page_bytes(spec) == 3 * 2 * 2 * 32 * 64 * 4
+    assert Program.page_bytes(spec, "float32") == 3 * 2 * 2 * 32 * 64 * 4
+    assert Program.page_bytes(spec, "int8") == 3 * 2 * (2 * 32 * 64 + 2 * 64 * 4)

@@ -10,6 +10,7 @@ import pytest
 
 from senryu.config import Settings
 from senryu.errors import SenryuError
+from senryu.model.hub import parameters
 from senryu.model.program import Program
 from senryu.service.memory import available_memory
 from senryu.service.registry import HAIKU, NANO, Registry, kv_pages, load_engine, load_model
@@ -18,7 +19,7 @@ from serving import scripted_model
 
 SETTINGS = Settings(home=Path("home"), kernels="numpy")
 SPEC = shape_spec("tiny")
-PAGE = Program.page_bytes(SPEC)
+PAGE = Program.page_bytes(SPEC, "int8")
 WINDOW = 200_000 // 64
 
 
@@ -39,8 +40,7 @@ def test_pages_for_two_windows_where_memory_allows() -> None:
 
 
 def test_pages_in_half_of_a_small_memory() -> None:
-    free = 40_000_000 + 200 * PAGE
-    assert 80 < kv_pages(SETTINGS, "m", SPEC, free) < 200
+    assert kv_pages(SETTINGS, "m", SPEC, parameters(SPEC) + 200 * PAGE) == 100
 
 
 def test_a_memory_that_is_too_small_is_named() -> None:

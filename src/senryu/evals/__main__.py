@@ -66,7 +66,7 @@ def measure(run: Path, data: Path, held_out_bytes: int, limit: int | None) -> di
     }
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "engine": "Senryu's int8 CPU engine" if settings.kernels in ("auto", "avx512") else f"the {settings.kernels} path",
+        "engine": "Senryu's int8 CPU engine" if settings.kernels not in ("numpy", "fp32") else f"the {settings.kernels} path",
         "sequence": int(rows.shape[1]),
         "held_out_bytes": sum(d.size for d in documents),
         "five_gram_tokens": len(seen),

@@ -4,5 +4,8 @@ from __future__ import annotations
 
 from senryu.kernels.batch import Batch
 from senryu.kernels.build import Kernels, Progress, available, cache_directory, features, load
+from senryu.kernels.target import ISAS
 
-__all__ = ["Batch", "Kernels", "Progress", "available", "cache_directory", "features", "load"]
+PATHS = (*ISAS, "numpy", "fp32")  # best first; `available` says which run here
+
+__all__ = ["PATHS", "Batch", "Kernels", "Progress", "available", "cache_directory", "features", "load"]

@@ -7,12 +7,7 @@ So a long sequence may be split over threads by segments without changing one bi
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from senryu.kernels.fused import (
     PAGE_TABLE,
@@ -25,28 +20,19 @@ from senryu.kernels.fused import (
     ZERO,
     quantize,
 )
+from senryu.kernels.kv import NEVER, SCORES, TILE, WIDE, head_bytes, page_scores8, page_values, round_query, soften
 from senryu.kernels.layout import COUNTER, PAGE, SEGMENT, STATE_EXTRA, STEP, slots
 from senryu.kernels.layout import QUERY_BLOCK as BLOCK
 from senryu.kernels.simd import (
-    F32,
-    I64,
-    V16F,
     add,
-    at,
-    broadcast,
     div,
-    emit_fma,
     exp_negative,
     fetch_add,
     get,
     i32,
-    keep,
     load,
-    max_lanes,
     maximum,
     mul,
-    offset,
-    put_f32,
     put_i32,
     put_i64,
     splat,
@@ -55,61 +41,9 @@ from senryu.kernels.simd import (
     sum_lanes,
 )
 
-TILE = 4  # query vectors of one register tile
-NEVER = np.float32(-1e30)  # below every score
 ITEMS, ITEM_START, SPLIT, SLOTS, SEQUENCE_SLOT = (
     STEP.index(name) for name in ("items", "item_start", "split", "slots", "sequence_slot")
 )
-
-
-def float_tile(columns: int, scaled: bool) -> Any:
-    """c [4, 16 * columns] = a [4, k] @ b [k, 16 * columns], plus c * alpha when scaled; all float32, k in order, fused."""
-
-    @intrinsic
-    def kernel(typingctx, a0, a1, a2, a3, k, b, b_stride, c, c_stride, alpha):
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            _emit_float_tile(builder, columns, scaled, args)
-            return context.get_dummy_value()
-
-        return types.void(*([types.int64] * 10)), lower
-
-    return kernel
-
-
-def _emit_float_tile(b: ir.IRBuilder, columns: int, scaled: bool, args: list[ir.Value]) -> None:
-    *rows, k, right, right_stride, out, out_stride, alpha = args
-    cells = [(r, c) for r in range(TILE) for c in range(columns)]
-    target = {(r, c): at(b, offset(b, b.add(out, b.mul(out_stride, ir.Constant(I64, r))), 64 * c), V16F) for r, c in cells}
-    start = {cell: ir.Constant(V16F, [0.0] * 16) for cell in cells}
-    if scaled:
-        factor = [broadcast(b, b.load(at(b, offset(b, alpha, 4 * r), F32), align=4), V16F) for r in range(TILE)]
-        start = {(r, c): b.fmul(b.load(target[r, c], align=64), factor[r]) for r, c in cells}
-    entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
-    b.branch(loop)
-    b.position_at_end(loop)
-    i, line = b.phi(I64), b.phi(I64)
-    sums = {cell: b.phi(V16F) for cell in cells}
-    four = b.mul(i, ir.Constant(I64, 4))
-    right_values = [b.load(at(b, offset(b, line, 64 * c), V16F), align=64) for c in range(columns)]
-    new = {}
-    for r in range(TILE):
-        left = broadcast(b, b.load(at(b, b.add(rows[r], four), F32), align=4), V16F)
-        for c in range(columns):
-            new[r, c] = emit_fma(b, left, right_values[c], sums[r, c])
-    following = b.add(i, ir.Constant(I64, 1))
-    for phi, first, then in [(i, ir.Constant(I64, 0), following), (line, right, b.add(line, right_stride))]:
-        phi.add_incoming(first, entry)
-        phi.add_incoming(then, loop)
-    for cell in cells:
-        sums[cell].add_incoming(start[cell], entry)
-        sums[cell].add_incoming(new[cell], loop)
-    b.cbranch(b.icmp_signed("<", following, k), loop, done)
-    b.position_at_end(done)
-    for cell in cells:
-        b.store(new[cell], target[cell], align=64)
-
-
-SCORE_TILE, VALUE_TILE, VALUE_TILE_NARROW = float_tile(4, False), float_tile(4, True), float_tile(1, True)
 
 P_HEADS, P_KV_HEADS, P_THREADS, P_CAPACITY = slots("plan")
 
@@ -178,36 +112,8 @@ def finish(state, head_dim, out):
         store(out + i, div(load(state + i), weight))
 
 
-@njit(boundscheck=False)
-def soften(scores, state, alpha, head_dim, first, end):
-    """Scores of one page (lanes first..end valid) to weights exp(s - max); the old sums must shrink by alpha."""
-    top = state + 4 * (head_dim + STATE_EXTRA // 2)
-    s0, s1, s2, s3 = load(scores), load(scores + 64), load(scores + 128), load(scores + 192)
-    edge = first > 0 or end < PAGE  # only pages at the ends of what a row sees need masks
-    if edge:
-        s0, s1 = keep(s0, first, end, NEVER), keep(s1, first - 16, end - 16, NEVER)
-        s2, s3 = keep(s2, first - 32, end - 32, NEVER), keep(s3, first - 48, end - 48, NEVER)
-    old = load(top)
-    high = maximum(splat(max_lanes(maximum(maximum(s0, s1), maximum(s2, s3)))), old)
-    shrink = exp_negative(sub(old, high))
-    s0, s1 = exp_negative(sub(s0, high)), exp_negative(sub(s1, high))
-    s2, s3 = exp_negative(sub(s2, high)), exp_negative(sub(s3, high))
-    if edge:
-        s0, s1 = keep(s0, first, end, ZERO), keep(s1, first - 16, end - 16, ZERO)
-        s2, s3 = keep(s2, first - 32, end - 32, ZERO), keep(s3, first - 48, end - 48, ZERO)
-    store(scores, s0)
-    store(scores + 64, s1)
-    store(scores + 128, s2)
-    store(scores + 192, s3)
-    total = add(add(s0, s1), add(s2, s3))
-    weights = state + 4 * head_dim
-    store(weights, add(mul(load(weights), shrink), total))
-    store(top, high)
-    put_f32(alpha, max_lanes(shrink))
-
-
-A_QKV, A_QKV_STRIDE, A_HEADS, A_KV_HEADS, A_HEAD_DIM, A_WINDOW, A_POOL, A_POOL_STRIDE = slots("attend")[:8]
-A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE = slots("attend")[8:]
+A_QKV, A_QKV_STRIDE, A_HEADS, A_KV_HEADS, A_HEAD_DIM, A_WINDOW, A_QUANTIZED, A_POOL, A_POOL_STRIDE = slots("attend")[:9]
+A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE = slots("attend")[9:]
 
 
 @njit(boundscheck=False)
@@ -220,65 +126,54 @@ def query(op, row, vector, head):
 
 @njit(boundscheck=False)
 def page_scores(op, keys, row, vector, count, head, scores):
-    """scores [count, 64] = q . K of one page."""
+    """scores [count, 64] = q . K of one float32 page."""
     last = vector + count - 1
     for i in range(0, count, TILE):
         v = vector + i
-        SCORE_TILE(
-            query(op, row, v, head),
-            query(op, row, min(v + 1, last), head),
-            query(op, row, min(v + 2, last), head),
-            query(op, row, min(v + 3, last), head),
-            get(op, A_HEAD_DIM),
-            keys,
-            4 * PAGE,
-            scores + i * 4 * PAGE,
-            4 * PAGE,
-            0,
-        )
+        q0, q1 = query(op, row, v, head), query(op, row, min(v + 1, last), head)
+        q2, q3 = query(op, row, min(v + 2, last), head), query(op, row, min(v + 3, last), head)
+        for block in range(0, 4 * PAGE, 64 * WIDE):
+            out = scores + i * 4 * PAGE + block
+            SCORES(q0, q1, q2, q3, get(op, A_HEAD_DIM), keys + block, 4 * PAGE, out, 4 * PAGE, 0)
 
 
 @njit(boundscheck=False)
-def page_values(head_dim, values, count, scores, states, state_bytes, alphas):
-    """Sums of states = sums * alpha + weights @ V of one page."""
-    for i in range(0, count, TILE):
-        a, state, alpha = scores + i * 4 * PAGE, states + i * state_bytes, alphas + 4 * i
-        column = 0
-        while column < head_dim:
-            right, out = values + 4 * column, state + 4 * column
-            a1, a2, a3 = a + 4 * PAGE, a + 8 * PAGE, a + 12 * PAGE
-            if column + 64 <= head_dim:
-                VALUE_TILE(a, a1, a2, a3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
-                column += 64
-            else:
-                VALUE_TILE_NARROW(a, a1, a2, a3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
-                column += 16
-
-
-@njit(boundscheck=False)
-def attend_segment(op, step, table, row, vector, count, head, segment, scratch):
-    """States at `scratch` of `count` query vectors over the pages of one segment that they may see."""
-    head_dim, window = get(op, A_HEAD_DIM), get(op, A_WINDOW)
+def attend_segment(op, step, table, row, vector, count, head, segment, states):
+    """States of `count` query vectors over the pages of one segment that they may see."""
+    head_dim, window, quantized = get(op, A_HEAD_DIM), get(op, A_WINDOW), get(op, A_QUANTIZED)
     group = get(op, A_HEADS) // get(op, A_KV_HEADS)
     state_bytes = 4 * (head_dim + STATE_EXTRA)
-    scores = scratch + BLOCK * state_bytes
-    alphas = scores + BLOCK * PAGE * 4
+    scratch = states + BLOCK * state_bytes
     for i in range(count):
-        clear(scratch + i * state_bytes, head_dim)
+        clear(states + i * state_bytes, head_dim)
     positions = get(step, POSITIONS) + 4 * row
     low = i32(positions + 4 * (vector // group)) - window + 1
     high = i32(positions + 4 * ((vector + count - 1) // group))
     first = max(segment * SEGMENT, low // PAGE if window and low > 0 else 0)
     end = min((segment + 1) * SEGMENT, high // PAGE + 1)
+    size = head_bytes(head_dim, quantized)
     for page in range(first, end):
-        keys = get(op, A_POOL) + i32(table + 4 * page) * get(op, A_POOL_STRIDE) + head * 2 * head_dim * PAGE * 4
-        page_scores(op, keys, row, vector, count, head, scores)
+        keys = get(op, A_POOL) + i32(table + 4 * page) * get(op, A_POOL_STRIDE) + head * size
+        values = keys + PAGE * head_dim * (1 if quantized else 4)
+        v_scale = values + PAGE * head_dim + 4 * PAGE if quantized else 0
+        if quantized:
+            page_scores8(keys, head_dim, count, scratch)
+        else:
+            page_scores(op, keys, row, vector, count, head, scratch)
         for i in range(count):
             position = i32(positions + 4 * ((vector + i) // group))
             start = position - window + 1 - page * PAGE if window else 0
             stop = position + 1 - page * PAGE
-            soften(scores + i * 4 * PAGE, scratch + i * state_bytes, alphas + 4 * i, head_dim, start, stop)
-        page_values(head_dim, keys + head_dim * PAGE * 4, count, scores, scratch, state_bytes, alphas)
+            soften(scratch + i * 4 * PAGE, states + i * state_bytes, i, scratch, head_dim, start, stop, v_scale)
+        page_values(head_dim, values, count, scratch, states, state_bytes, quantized)
+
+
+@njit(boundscheck=False)
+def round_queries(op, row, vector, count, head, scratch):
+    """A block's query vectors to int8, once for all its pages."""
+    if get(op, A_QUANTIZED):
+        for i in range(count):
+            round_query(query(op, row, vector + i, head), get(op, A_HEAD_DIM), i, scratch)
 
 
 def attend(op, step, thread):
@@ -287,7 +182,8 @@ def attend(op, step, thread):
     group = get(op, A_HEADS) // kv_heads
     state_bytes = 4 * (head_dim + STATE_EXTRA)
     totals = get(op, A_SCRATCH) + thread * get(op, A_SCRATCH_STRIDE)
-    scratch = totals + BLOCK * state_bytes
+    states = totals + BLOCK * state_bytes
+    scratch = states + BLOCK * state_bytes
     while True:
         item = fetch_add(op + 8 * COUNTER, 1)
         if item >= get(step, ITEMS):
@@ -301,24 +197,26 @@ def attend(op, step, thread):
         vectors, blocks, segments = sequence_shape(step, sequence, group)
         if i32(get(step, SPLIT) + 4 * sequence):
             head, segment = item // segments, item % segments
-            attend_segment(op, step, table, row, 0, vectors, head, segment, scratch)
+            round_queries(op, row, 0, vectors, head, scratch)
+            attend_segment(op, step, table, row, 0, vectors, head, segment, states)
             slot = i32(get(step, SEQUENCE_SLOT) + 4 * sequence) + head * vectors * segments + segment
             for i in range(vectors):
                 target = get(op, A_PARTIAL) + (slot + i * segments) * get(op, A_PARTIAL_STRIDE)
                 for byte in range(0, state_bytes, 64):
-                    store(target + byte, load(scratch + i * state_bytes + byte))
+                    store(target + byte, load(states + i * state_bytes + byte))
             continue
         head, vector = item % kv_heads, (blocks - 1 - item // kv_heads) * BLOCK  # the longest first
         count = min(BLOCK, vectors - vector)
         low = i32(get(step, POSITIONS) + 4 * (row + vector // group)) - get(op, A_WINDOW) + 1
         high = i32(get(step, POSITIONS) + 4 * (row + (vector + count - 1) // group))
         begin = low // (PAGE * SEGMENT) if get(op, A_WINDOW) and low > 0 else 0
+        round_queries(op, row, vector, count, head, scratch)
         for i in range(count):
             clear(totals + i * state_bytes, head_dim)
         for segment in range(begin, high // (PAGE * SEGMENT) + 1):
-            attend_segment(op, step, table, row, vector, count, head, segment, scratch)
+            attend_segment(op, step, table, row, vector, count, head, segment, states)
             for i in range(count):
-                merge(totals + i * state_bytes, scratch + i * state_bytes, head_dim)
+                merge(totals + i * state_bytes, states + i * state_bytes, head_dim)
         for i in range(count):
             column = (head * group + (vector + i) % group) * head_dim * 4
             target = get(op, A_OUT) + (row + (vector + i) // group) * get(op, A_OUT_STRIDE) + column

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from senryu.kernels.target import ISAS, cpu_features, narrow, supported, target
+
 Progress = Callable[[str, int, int], None]
-NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
-OF_INTEREST = ("avx2", "fma", *NEEDED, "avx512bf16", "avxvnni", "amx-int8", "neon", "dotprod", "i8mm")
+OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-int8", "i8mm")
 MODULES = ("attention", "fused", "gemm", "sample", "forward")
 
 
@@ -28,6 +28,7 @@ MODULES = ("attention", "fused", "gemm", "sample", "forward")
 class Kernels:
     """The compiled kernels: entry points to call through ctypes (which releases the GIL) and addresses for the records."""
 
+    isa: str  # the instruction set
     entries: dict[str, Any]
     addresses: dict[str, int]
     directory: Path
@@ -36,19 +37,15 @@ class Kernels:
     keep: list[Any] = field(repr=False, default_factory=list)
 
 
-@cache
 def features() -> list[str]:
     """The CPU features that matter to us, of those this machine has."""
-    from llvmlite import binding
-
-    host = binding.get_host_cpu_features()
-    return [name for name in OF_INTEREST if host.get(name)]
+    have = cpu_features()
+    return [name for name in OF_INTEREST if have.get(name)]
 
 
 def available() -> list[str]:
-    """Kernel paths that run here, best first."""
-    compiled = sys.platform == "linux" and platform.machine() == "x86_64" and all(name in features() for name in NEEDED)
-    return [*(["avx512"] if compiled else []), "numpy", "fp32"]
+    """Kernel paths that run here, best first: instruction sets, then numpy."""
+    return [*([isa.name for isa in supported()] if sys.platform == "linux" else []), "numpy", "fp32"]
 
 
 @cache
@@ -60,7 +57,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    host = [numba.__version__, sys.version, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()]
+    host = [numba.__version__, sys.version, binding.get_host_cpu_name(), str(sorted(cpu_features().items()))]
     digest.update("\0".join(host).encode())
     return digest.hexdigest()[:16]
 
@@ -73,16 +70,18 @@ def cache_directory(root: Path) -> Path:
 _loaded: list[Kernels] = []  # compiled code lives as long as the process; a second load returns the first
 
 
-def load(cache_dir: Path, progress: Progress | None = None) -> Kernels:
-    """The kernels, from the cache below `cache_dir` or compiled now (under a minute), with `progress(name, index, total)`.
+def load(cache_dir: Path, progress: Progress | None = None, path: str | None = None) -> Kernels:
+    """The kernels of the instruction set `path` (by default the best), from the cache below `cache_dir` or compiled now, which
+    takes under a minute and calls `progress(name, index, total)`.
 
-    Progress is called only when something is compiled; the last call has index == total. Raises RuntimeError on a CPU
-    without the needed features, and PermissionError when the cache directory belongs to, or can be written by, others.
+    Progress is called only when something is compiled; the last call has index == total. Raises RuntimeError where that set
+    does not run or this process runs another, PermissionError when others own, or can write to, the cache directory.
     """
+    if sys.platform != "linux":
+        raise RuntimeError('compiled kernels need Linux: use kernels="numpy"')
+    isa = narrow(path) if path else target()
     if _loaded:
         return _loaded[0]
-    if "avx512" not in available():
-        raise RuntimeError('this CPU has no AVX-512 VNNI (or the system is not Linux): use kernels="numpy"')
     directory = cache_directory(cache_dir)
     _secure(directory)
     import numba
@@ -90,7 +89,7 @@ def load(cache_dir: Path, progress: Progress | None = None) -> Kernels:
     config: Any = numba.config
     previous, config.CACHE_DIR = config.CACHE_DIR, str(directory)
     try:
-        _loaded.append(_compile(directory, progress))
+        _loaded.append(_compile(isa.name, directory, progress))
     finally:
         config.CACHE_DIR = previous
     return _loaded[0]
@@ -107,7 +106,7 @@ def _secure(directory: Path) -> None:
         )
 
 
-def _compile(directory: Path, progress: Progress | None) -> Kernels:
+def _compile(isa: str, directory: Path, progress: Progress | None) -> Kernels:
     """Every kernel as a C function with its own cache entry: small units, none compiled twice."""
     from numba import cfunc, types
 
@@ -116,7 +115,7 @@ def _compile(directory: Path, progress: Progress | None) -> Kernels:
     functions = {name: function for module in modules for name, function in module.KERNELS.items()}
     entries = modules[-1].ENTRIES
     options: dict[str, Any] = {"cache": True, "boundscheck": False, "error_model": "numpy"}
-    result = Kernels({}, {}, directory, 0, 0.0)
+    result = Kernels(isa, {}, {}, directory, 0, 0.0)
     total = len(functions) + len(entries)
     cold = sum(1 for _ in directory.rglob("*.nbc")) < total
     for index, (name, function) in enumerate({**functions, **entries}.items()):

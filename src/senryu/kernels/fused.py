@@ -13,6 +13,7 @@ from senryu.kernels.layout import COUNTER, PAGE, STEP, slots
 from senryu.kernels.simd import (
     absolute,
     add,
+    copy_signed,
     div,
     exp,
     f32,
@@ -27,6 +28,7 @@ from senryu.kernels.simd import (
     maximum,
     mul,
     put_f32,
+    put_i32,
     splat,
     store,
     store_u8,
@@ -156,7 +158,7 @@ def glu(op, step, thread):
 
 
 R_QKV, R_QKV_STRIDE, R_HEADS, R_KV_HEADS, R_HEAD_DIM, R_ROPE = slots("rope")[:6]
-R_Q_NORM, R_K_NORM, R_EPS, R_Q_SCALE, R_POOL, R_POOL_STRIDE = slots("rope")[6:]
+R_Q_NORM, R_K_NORM, R_EPS, R_Q_SCALE, R_QUANTIZED, R_POOL, R_POOL_STRIDE = slots("rope")[6:]
 
 
 @njit(boundscheck=False)
@@ -179,15 +181,35 @@ def rotate(x, head_dim, kind, cos, sin):
         put_f32(x + step * i + apart, b * c + a * s)
 
 
-def rope(op, step, thread):
-    """Norm (if any) and rotation of q and k heads, scale of q, then K and V into their page slots.
+@njit(boundscheck=False)
+def put_kv(keys, slot, k, v, head_dim):
+    """K and V [head_dim] of one token and head into a float32 page."""
+    for i in range(head_dim):
+        put_f32(keys + (i * PAGE + slot) * 4, f32(k + 4 * i))
+    values = keys + PAGE * head_dim * 4 + slot * head_dim * 4
+    for i in range(0, head_dim * 4, 64):
+        store(values + i, load(v + i))
 
-    A page of one layer and head is K transposed, float32 [head_dim, 64], then V, float32 [64, head_dim].
-    """
+
+@njit(boundscheck=False)
+def put_kv8(keys, slot, k, v, head_dim):
+    """The same into an int8 page; k and v are overwritten by their own bytes on the way."""
+    values = keys + PAGE * head_dim
+    scales = values + PAGE * head_dim + 4 * slot
+    quantize(k, head_dim, k, scales)
+    for i in range(0, head_dim, 4):
+        put_i32(keys + i * PAGE + 4 * slot, i32(k + i))
+    quantize(v, head_dim, v, scales + 4 * PAGE)
+    place = values + slot // 4 * 4 * head_dim + slot % 4
+    for i in range(head_dim):
+        copy_signed(place + 4 * i, v + i)
+
+
+def rope(op, step, thread):
+    """Norm (if any) and rotation of q and k heads, scale of q, then K and V into their page slots (`kv.py` has the layout)."""
     heads, kv_heads, head_dim = get(op, R_HEADS), get(op, R_KV_HEADS), get(op, R_HEAD_DIM)
     eps, kind = np.float32(f64(op + 8 * R_EPS)), get(op, R_ROPE)
     q_scale = splat(np.float32(f64(op + 8 * R_Q_SCALE)))
-    half_page = head_dim * PAGE * 4
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
         if row >= get(step, ROWS):
@@ -211,14 +233,12 @@ def rope(op, step, thread):
         page = get(op, R_POOL) + i32(table + 4 * (position // PAGE)) * get(op, R_POOL_STRIDE)
         slot = position % PAGE
         for head in range(kv_heads):
-            keys = page + head * 2 * half_page
             k = x + (heads + head) * head_dim * 4
             v = k + kv_heads * head_dim * 4
-            for i in range(head_dim):
-                put_f32(keys + (i * PAGE + slot) * 4, f32(k + 4 * i))
-            values = keys + half_page + slot * head_dim * 4
-            for i in range(0, head_dim * 4, 64):
-                store(values + i, load(v + i))
+            if get(op, R_QUANTIZED):
+                put_kv8(page + head * (2 * PAGE * head_dim + 8 * PAGE), slot, k, v, head_dim)
+            else:
+                put_kv(page + head * 8 * PAGE * head_dim, slot, k, v, head_dim)
 
 
 KERNELS = {"embed": embed, "norm": norm, "rope": rope, "glu": glu}

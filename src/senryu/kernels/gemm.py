@@ -1,110 +1,229 @@
-"""int8 matrices x int8 rows: out = (q - 128) @ W.T * scales + bias, exact in int32, for any number of rows.
+"""Packed matrices x rows: out = rows @ W.T + bias (+ out), for any number of rows, in the formats of `pack.py`.
 
-One micro-kernel, generated for 1 to 6 rows x 64 columns, holds all its sums in registers for the whole of K. A row's result
-does not depend on which rows stand beside it: the integer sum is exact, and the float steps after it are per element.
+One micro-kernel, generated for each format and number of rows x as many columns as registers hold, keeps all its sums there
+for the whole of K. A row's result does not depend on which rows stand beside it nor (int8, int4) on the instruction set:
+integer sums are exact, and the float steps after them are per element, unfused and in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from senryu.kernels.layout import COUNTER, PANEL, slots
-from senryu.kernels.simd import F32, I32, I64, V16F, V16I, V64B, at, broadcast, emit_dot, fetch_add, get, offset
+from senryu.kernels.layout import BF16, COUNTER, GROUP, INT4, INT8, OPERATIONS, PANEL, slots
+from senryu.kernels.simd import (
+    I32,
+    I64,
+    SIGNED,
+    V16F,
+    V16I,
+    V64B,
+    at,
+    broadcast,
+    emit_dots_small,
+    emit_load_bf16,
+    emit_signed,
+    fetch_add,
+    get,
+    offset,
+)
+from senryu.kernels.target import target
+from senryu.kernels.tiles import (
+    Sums,
+    float_sums,
+    four_bytes,
+    int8_sums,
+    k_loop,
+    load_columns,
+    row_addresses,
+    row_scalars,
+    zeros,
+)
 
-A, A_STRIDE, A_SCALE, W, W_SCALE, W_OFFSET, BIAS, K, PANELS, OUT, OUT_STRIDE, ADD, ROWS = slots("gemm")
-BLOCKS = PANEL // 16  # 16-column blocks of a tile
-MAX_ROWS = 6  # 24 sums, 4 weights and 1 activation fill 29 of 32 registers
+FIELDS = OPERATIONS["gemm"]
+FORMAT, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "k", "panels", "rows"))
+MAX_ROWS = target().rows  # of a tile
 TASK_ROWS = 96  # rows of one work item when there are many: a multiple of MAX_ROWS
 
 
-def tile(rows: int) -> Any:
-    """The micro-kernel for `rows` x 64: out = (dot + offset) * column scale * row scale + bias, plus out itself if `add`."""
+class Tile:
+    """What a micro-kernel reads: fields of the operation's record, moved to its rows, panel and columns."""
+
+    def __init__(self, b: ir.IRBuilder, op: ir.Value, rows: int, blocks: int) -> None:
+        self.height, self.blocks = rows, blocks
+        for name, slot in zip(FIELDS, slots("gemm")):
+            setattr(self, name, b.load(at(b, offset(b, op, 8 * slot), I64), align=8))
+
+    a: ir.Value
+    a_stride: ir.Value
+    a_scale: ir.Value
+    a_sums: ir.Value
+    a_sums_stride: ir.Value
+    w: ir.Value
+    w_scale: ir.Value
+    w_offset: ir.Value
+    bias: ir.Value
+    k: ir.Value
+    out: ir.Value
+    out_stride: ir.Value
+    add: ir.Value
+
+
+def _place(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value, weights: int, scales: ir.Value) -> None:
+    """Move a tile's addresses: `weights` bytes of 16 columns in a line, `scales` bytes of a panel's scales."""
+    column = b.add(b.mul(panel, ir.Constant(I64, PANEL)), b.mul(block, ir.Constant(I64, 16)))
+    t.a, t.out = b.add(t.a, b.mul(row, t.a_stride)), b.add(t.out, b.mul(row, t.out_stride))
+    t.a_scale = b.add(t.a_scale, b.mul(row, ir.Constant(I64, 4)))
+    t.a_sums = b.add(t.a_sums, b.mul(row, t.a_sums_stride))
+    t.w_scale = b.add(t.w_scale, b.mul(panel, scales))
+    for name in ("w_offset", "bias", "out"):
+        setattr(t, name, b.add(getattr(t, name), b.mul(column, ir.Constant(I64, 4))))
+    t.w = b.add(t.w, b.mul(block, ir.Constant(I64, weights)))
+
+
+def _int8(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
+    """(sum + offset) * column scale * row scale."""
+    _place(b, t, row, panel, block, 64, ir.Constant(I64, 4 * PANEL))
+    t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, PANEL))))
+    scale = load_columns(b, b.add(t.w_scale, b.mul(block, ir.Constant(I64, 64))), V16F, t.blocks)
+    first = zeros(V16I, t.height, t.blocks) if SIGNED else [load_columns(b, t.w_offset, V16I, t.blocks)] * t.height
+    left = row_addresses(b, t.a, t.a_stride, t.height)
+    sums = int8_sums(b, left, t.w, ir.Constant(I64, 4 * PANEL), t.k, first, "weights")
+    factors = row_scalars(b, t.a_scale, t.height)
+    return [[b.fmul(b.fmul(b.sitofp(x, V16F), s), f) for x, s in zip(row, scale)] for row, f in zip(sums, factors)]
+
+
+def _int4(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
+    """(sum over groups, in order, of (group's sum - 8 * sum of the row's values) * group scale) * row scale."""
+    groups = b.udiv(b.add(t.k, ir.Constant(I64, GROUP - 1)), ir.Constant(I64, GROUP))
+    _place(b, t, row, panel, block, 64, b.mul(groups, ir.Constant(I64, 2 * PANEL)))
+    t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, PANEL // 2))))
+    t.w_scale = b.add(t.w_scale, b.mul(block, ir.Constant(I64, 32)))
+    rows = row_addresses(b, t.a, t.a_stride, t.height)
+    sums_of_rows = row_addresses(b, t.a_sums, t.a_sums_stride, t.height)
+
+    def group(g: ir.Value, totals: Sums) -> Sums:
+        start = b.mul(g, ir.Constant(I64, GROUP))
+        left = b.sub(t.k, start)
+        size = b.select(b.icmp_signed("<", left, ir.Constant(I64, GROUP)), left, ir.Constant(I64, GROUP))
+        lines = b.add(t.w, b.mul(start, ir.Constant(I64, PANEL // 2)))
+        ints = _nibble_sums(b, [b.add(r, start) for r in rows], lines, size, t.blocks)
+        place = b.add(t.w_scale, b.mul(g, ir.Constant(I64, 2 * PANEL)))
+        scale = [emit_load_bf16(b, offset(b, place, 32 * c)) for c in range(t.blocks)]
+        new = []
+        for address, line, total in zip(sums_of_rows, ints, totals):
+            eight = b.mul(b.load(at(b, b.add(address, b.mul(g, ir.Constant(I64, 4))), I32), align=4), ir.Constant(I32, 8))
+            zero_point = broadcast(b, eight, V16I)
+            products = [b.fmul(b.sitofp(b.sub(x, zero_point), V16F), s) for x, s in zip(line, scale)]
+            new.append([b.fadd(x, product) for x, product in zip(total, products)])
+        return new
+
+    totals = k_loop(b, zeros(V16F, t.height, t.blocks), groups, 1, group)
+    return [[b.fmul(x, f) for x in row] for row, f in zip(totals, row_scalars(b, t.a_scale, t.height))]
+
+
+def _nibble_sums(b: ir.IRBuilder, left: list[ir.Value], lines: ir.Value, size: ir.Value, blocks: int) -> Sums:
+    """int32 sums of nibbles (0..15) x values over `size` bytes of K, sixteen a step: two lines of eight."""
+    low = ir.Constant(V64B, [15] * 64)
+
+    def step(i: ir.Value, sums: Sums) -> Sums:
+        line = b.add(lines, b.mul(i, ir.Constant(I64, PANEL // 2)))
+        nibbles: list[list[ir.Value]] = [[] for _ in range(blocks)]
+        for part in range(2):
+            for c, v in enumerate(load_columns(b, offset(b, line, 4 * PANEL * part), V64B, blocks)):
+                high = b.bitcast(b.lshr(b.bitcast(v, V16I), ir.Constant(V16I, [4] * 16)), V64B)
+                nibbles[c] += [b.and_(v, low), b.and_(high, low)]
+        new = []
+        for address, row in zip(left, sums):
+            fours = [emit_signed(b, four_bytes(b, offset(b, b.add(address, i), 4 * j))) for j in range(4)]
+            new.append([emit_dots_small(b, x, list(zip(four, fours))) for x, four in zip(row, nibbles)])
+        return new
+
+    return k_loop(b, zeros(V16I, len(left), blocks), size, 16, step)
+
+
+def _bf16(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
+    """Float32 rows x bfloat16 columns, fused."""
+    _place(b, t, row, panel, block, 32, ir.Constant(I64, 0))
+    t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, 2 * PANEL))))
+
+    def load(line: ir.Value, blocks: int) -> list[ir.Value]:
+        return [emit_load_bf16(b, offset(b, line, 32 * c)) for c in range(blocks)]
+
+    left = row_addresses(b, t.a, t.a_stride, t.height)
+    return float_sums(b, left, t.w, ir.Constant(I64, 2 * PANEL), t.k, zeros(V16F, t.height, t.blocks), load)
+
+
+def _store(b: ir.IRBuilder, t: Tile, values: Sums) -> None:
+    """out = values + bias, plus out itself if `add`."""
+    bias = load_columns(b, t.bias, V16F, t.blocks)
+    values = [[b.fadd(x, shift) for x, shift in zip(row, bias)] for row in values]
+    places = [
+        at(b, offset(b, row, 64 * c), V16F) for row in row_addresses(b, t.out, t.out_stride, t.height) for c in range(t.blocks)
+    ]
+    flat = [x for row in values for x in row]
+    with b.if_else(b.icmp_signed("!=", t.add, ir.Constant(I64, 0))) as (then, otherwise):
+        with then:
+            for value, place in zip(flat, places):
+                b.store(b.fadd(b.load(place, align=64), value), place, align=64)
+        with otherwise:
+            for value, place in zip(flat, places):
+                b.store(value, place, align=64)
+
+
+def tiles(emit: Callable[..., Sums]) -> Any:
+    """kernel(op, rows, row, panel): one format's micro-kernel for `rows` (1 to MAX_ROWS) rows from `row` on, x 64 columns."""
 
     @intrinsic
-    def kernel(typingctx, a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add):
+    def kernel(typingctx, op, rows, row, panel):
         def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
-            _emit_tile(b, rows, args)
+            op, rows, row, panel = args
+            end = b.append_basic_block("tiled")
+            choice = b.switch(rows, end)
+            for count, blocks in target().blocks.items():
+                case = b.append_basic_block(f"rows{count}")
+                choice.add_case(ir.Constant(I64, count), case)
+                b.position_at_end(case)
+                with cgutils.for_range(b, ir.Constant(I64, PANEL // (16 * blocks))) as loop:
+                    block = b.mul(loop.index, ir.Constant(I64, blocks))
+                    tile = Tile(b, op, count, blocks)
+                    _store(b, tile, emit(b, tile, row, panel, block))
+                b.branch(end)
+            b.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 11)), lower
+        return types.void(*([types.int64] * 4)), lower
 
     return kernel
 
 
-def _emit_tile(b: ir.IRBuilder, rows: int, args: list[ir.Value]) -> None:
-    a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add = args
-    row = [b.add(a, b.mul(a_stride, ir.Constant(I64, r))) for r in range(rows)]
-    start = [b.load(at(b, offset(b, w_offset, 64 * c), V16I), align=64) for c in range(BLOCKS)]
-    entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
-    b.branch(loop)
-    b.position_at_end(loop)
-    i = b.phi(I64)  # bytes of K done: a multiple of 4
-    i.add_incoming(ir.Constant(I64, 0), entry)
-    sums = [[b.phi(V16I) for _ in range(BLOCKS)] for _ in range(rows)]
-    line = b.add(w, b.mul(i, ir.Constant(I64, PANEL)))
-    weights = [b.load(at(b, offset(b, line, 64 * c), V64B), align=64) for c in range(BLOCKS)]
-    new = []
-    for r in range(rows):
-        four = b.bitcast(broadcast(b, b.load(at(b, b.add(row[r], i), I32), align=4), V16I), V64B)
-        new.append([emit_dot(b, sums[r][c], four, weights[c]) for c in range(BLOCKS)])
-        for c in range(BLOCKS):
-            sums[r][c].add_incoming(start[c], entry)
-            sums[r][c].add_incoming(new[r][c], loop)
-    following = b.add(i, ir.Constant(I64, 4))
-    i.add_incoming(following, loop)
-    b.cbranch(b.icmp_signed("<", following, k), loop, done)
-    b.position_at_end(done)
-    _emit_results(b, new, (a_scale, w_scale, bias, out, out_stride, add))
-
-
-def _emit_results(b: ir.IRBuilder, sums: list[list[ir.Value]], args: tuple[ir.Value, ...]) -> None:
-    a_scale, w_scale, bias, out, out_stride, add = args
-    adding = b.icmp_signed("!=", add, ir.Constant(I64, 0))
-    results = []
-    for c in range(BLOCKS):
-        scale = b.load(at(b, offset(b, w_scale, 64 * c), V16F), align=64)
-        shift = b.load(at(b, offset(b, bias, 64 * c), V16F), align=64)
-        for r, line in enumerate(sums):
-            row_scale = broadcast(b, b.load(at(b, offset(b, a_scale, 4 * r), F32), align=4), V16F)
-            value = b.fadd(b.fmul(b.fmul(b.sitofp(line[c], V16F), scale), row_scale), shift)
-            target = at(b, offset(b, b.add(out, b.mul(out_stride, ir.Constant(I64, r))), 64 * c), V16F)
-            results.append((value, target))
-    with b.if_else(adding) as (then, otherwise):
-        with then:
-            for value, target in results:
-                b.store(b.fadd(b.load(target, align=64), value), target, align=64)
-        with otherwise:
-            for value, target in results:
-                b.store(value, target, align=64)
-
-
-TILE1, TILE2, TILE3, TILE4, TILE5, TILE6 = (tile(rows) for rows in range(1, MAX_ROWS + 1))
+TILES8, TILES4, TILES16 = tiles(_int8), tiles(_int4), tiles(_bf16)
 
 
 @njit(boundscheck=False)
-def _rows(n, a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add):
-    """n = 1 to 6 rows of one panel."""
-    if n == 6:
-        TILE6(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
-    elif n == 1:
-        TILE1(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
-    elif n == 2:
-        TILE2(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
-    elif n == 3:
-        TILE3(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
-    elif n == 4:
-        TILE4(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
-    else:
-        TILE5(a, a_stride, a_scale, w, w_scale, w_offset, bias, k, out, out_stride, add)
+def panel_rows(op, row, end, panel):
+    """Rows [row, end) of one panel, in tiles of even heights."""
+    kind = get(op, FORMAT)
+    while row < end:
+        left = end - row
+        n = left if left <= MAX_ROWS else (MAX_ROWS if left >= 2 * MAX_ROWS else (left + 1) // 2)
+        if kind == INT8:
+            TILES8(op, n, row, panel)
+        elif kind == INT4:
+            TILES4(op, n, row, panel)
+        elif kind == BF16:
+            TILES16(op, n, row, panel)
+        row += n
 
 
 def gemm(op, step, thread):
     """Work items are panels x blocks of rows, taken from the counter: a slow core takes fewer."""
-    rows, panels, k = get(step, get(op, ROWS)), get(op, PANELS), get(op, K)
+    rows, panels = get(step, get(op, ROWS)), get(op, PANELS)
     blocks = (rows + TASK_ROWS - 1) // TASK_ROWS
     while True:
         task = fetch_add(op + 8 * COUNTER, 1)
@@ -112,26 +231,7 @@ def gemm(op, step, thread):
             return
         panel = task // blocks
         row = (task - panel * blocks) * TASK_ROWS
-        end = min(rows, row + TASK_ROWS)
-        column = panel * (PANEL * 4)  # bytes of a panel's 64 float32
-        while row < end:
-            left = end - row
-            n = left if left <= MAX_ROWS else (MAX_ROWS if left >= 2 * MAX_ROWS else (left + 1) // 2)
-            _rows(
-                n,
-                get(op, A) + row * get(op, A_STRIDE),
-                get(op, A_STRIDE),
-                get(op, A_SCALE) + 4 * row,
-                get(op, W) + panel * PANEL * k,
-                get(op, W_SCALE) + column,
-                get(op, W_OFFSET) + column,
-                get(op, BIAS) + column,
-                k,
-                get(op, OUT) + row * get(op, OUT_STRIDE) + column,
-                get(op, OUT_STRIDE),
-                get(op, ADD),
-            )
-            row += n
+        panel_rows(op, row, min(rows, row + TASK_ROWS), panel)
 
 
 KERNELS = {"gemm": gemm}

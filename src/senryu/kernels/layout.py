@@ -17,6 +17,8 @@ SEGMENT = 4  # pages whose softmax is finished before it is merged into the row'
 PANEL = 64  # output columns of one packed weight panel
 QUERY_BLOCK = 16  # query vectors of one attention work item: their q, scores and a page's K fit the first-level cache
 STATE_EXTRA = 32  # floats of a query vector's state after its head_dim sums: sixteen partial weights, then the maximum
+INT8, INT4, BF16 = 8, 4, 16  # formats of a packed matrix, by the bits of a weight
+GROUP = 128  # inputs that share a scale in an int4 matrix
 BUCKETS = 2048  # of a radix level in sampling; each holds a float64 mass and an int64 count
 SYNC_WORDS = 32  # int64 words that the thread team meets at
 
@@ -25,15 +27,15 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "embed": ("table", "table_stride", "half", "hidden", "x", "x_stride"),
     "norm": ("x", "x_stride", "weight", "n", "eps", "centred", "out", "out_stride", "out_scale", "rows"),
     "gemm": (
-        *("a", "a_stride", "a_scale", "w", "w_scale", "w_offset", "bias", "k", "panels"),
+        *("format", "a", "a_stride", "a_scale", "a_sums", "a_sums_stride", "w", "w_scale", "w_offset", "bias", "k", "panels"),
         *("out", "out_stride", "add", "rows"),
     ),
     "rope": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "rope", "q_norm", "k_norm", "eps", "q_scale"),
-        *("pool", "pool_stride"),
+        *("quantized", "pool", "pool_stride"),
     ),
     "attend": (
-        *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "pool", "pool_stride"),
+        *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "quantized", "pool", "pool_stride"),
         *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride"),
     ),
     "gather": (
@@ -60,6 +62,11 @@ WIDTH = HEADER + max(map(len, OPERATIONS.values()))
 def slots(kind: str) -> tuple[int, ...]:
     """Slot numbers of the fields of one kind, in order."""
     return tuple(range(HEADER, HEADER + len(OPERATIONS[kind])))
+
+
+def kv_bytes(head_dim: int, *, quantized: bool) -> int:
+    """Bytes of K/V that one page of one layer and head takes; kernels/kv.py has the layout."""
+    return PAGE * (2 * head_dim + 8) if quantized else PAGE * 8 * head_dim
 
 
 @dataclass(slots=True)

@@ -125,6 +125,9 @@ def rope(op: Operation, step: Step) -> None:
     k = rotate(head_norm(k, op.k_norm, op.eps), op.rope, cos, sin)
     op.qkv[:rows, : (op.heads + op.kv_heads) * op.head_dim] = np.concatenate([q, k], axis=1).reshape(rows, -1)
     pages = step["page_table"][step["row_sequence"], positions // PAGE]
+    if op.quantized:
+        put_kv8(op, pages, positions % PAGE, k, v)
+        return
     keys, values = halves(op.pool, op.head_dim)
     keys[pages, :, :, positions % PAGE] = k
     values[pages, :, positions % PAGE] = v
@@ -136,7 +139,60 @@ def halves(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
     return pool[:, :, 0].reshape(pages, kv_heads, head_dim, PAGE), pool[:, :, 1].reshape(pages, kv_heads, PAGE, head_dim)
 
 
+def parts8(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """K uint8 [pages, kv_heads, head_dim / 4, 64, 4], V int8 [pages, kv_heads, 16, head_dim, 4] and scales float32
+    [pages, kv_heads, 128] (K's, then V's) of a layer's int8 pool, as views."""
+    pages, kv_heads = pool.shape[:2]
+    n = PAGE * head_dim
+    keys = pool[..., :n].reshape(pages, kv_heads, head_dim // 4, PAGE, 4)
+    values = pool[..., n : 2 * n].view(np.int8).reshape(pages, kv_heads, PAGE // 4, head_dim, 4)
+    return keys, values, pool[..., 2 * n :].view(np.float32)
+
+
+def put_kv8(op: Operation, pages: np.ndarray, slots: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+    keys, values, scales = parts8(op.pool, op.head_dim)
+    rows = len(pages)
+    for x, first in ((k, 0), (v, PAGE)):
+        q, scale = quantize(x.reshape(-1, op.head_dim))
+        scales[pages, :, first + slots] = scale.reshape(rows, -1)
+        q = q.reshape(rows, op.kv_heads, op.head_dim)
+        if first:
+            values[pages, :, slots // 4, :, slots % 4] = q.astype(np.int16) - 128
+        else:
+            keys[pages, :, :, slots] = q.reshape(rows, op.kv_heads, -1, 4)
+
+
+def attend8(op: Operation, step: Step) -> None:
+    """Attention over int8 pages: whole numbers as in kernels/kv.py, everything else in float64."""
+    keys, values, scales = parts8(op.pool, op.head_dim)
+    group, width = op.heads // op.kv_heads, op.heads * op.head_dim
+    for sequence in range(step["sequences"]):
+        rows = slice(step["row_start"][sequence], step["row_start"][sequence + 1])
+        positions = step["positions"][rows]
+        first = max(0, int(positions[0]) - op.window + 1) // PAGE if op.window else 0
+        pages = step["page_table"][sequence, first : int(positions[-1]) // PAGE + 1]
+        k = keys[pages].transpose(1, 2, 4, 0, 3).reshape(op.kv_heads, op.head_dim, -1).astype(np.float64) - 128
+        v = values[pages].transpose(1, 0, 2, 4, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
+        scale = scales[pages].transpose(1, 0, 2).astype(np.float64)
+        k_scale, v_scale = (part.reshape(op.kv_heads, 1, 1, -1) for part in (scale[..., :PAGE], scale[..., PAGE:]))
+        q, q_scale = quantize(op.qkv[rows, :width].reshape(-1, op.head_dim))
+        q = (q.astype(np.float64) - 128).reshape(len(positions), op.kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
+        q_scale = q_scale.astype(np.float64).reshape(len(positions), op.kv_heads, group, 1).transpose(1, 2, 0, 3)
+        distance = positions[:, None] - (first * PAGE + np.arange(k.shape[2]))
+        seen = (distance >= 0) & ((distance < op.window) if op.window else True)
+        scores = np.where(seen, q @ k[:, None] * k_scale * q_scale, -np.inf)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scaled = np.where(seen, weights * v_scale, 0).reshape(*weights.shape[:3], -1, PAGE)
+        top = scaled.max(axis=-1, keepdims=True)
+        rounded = np.rint(scaled * (127 / np.where(top > 0, top, 1))) * (top / 127)
+        mixed = rounded.reshape(weights.shape) @ v[:, None] / weights.sum(axis=-1, keepdims=True)
+        op.out[rows, :width] = mixed.transpose(2, 0, 1, 3).reshape(len(positions), width)
+
+
 def attend(op: Operation, step: Step) -> None:
+    if op.quantized:
+        attend8(op, step)
+        return
     keys, values = halves(op.pool, op.head_dim)
     group, width = op.heads // op.kv_heads, op.heads * op.head_dim
     for sequence in range(step["sequences"]):

@@ -1,7 +1,8 @@
 """The vector vocabulary: what kernels may ask of the CPU, as Numba intrinsics. The port boundary between CPUs.
 
-Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes held in one register; operations on it round once per step and
-never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. Needs AVX-512 F, BW, VL and VNNI.
+Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes in as many registers as they take (LLVM splits them); operations
+on it round once per step and never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. What
+differs between instruction sets stands in this file and in `target.py` alone: the dot, the spin-wait hint, the futex call.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
+
+from senryu.kernels.target import target
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -58,9 +61,119 @@ def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value
     return b.call(declare(b, "llvm.fma.v16f32", V16F, [V16F] * 3), [x, y, z])
 
 
-def emit_dot(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    """Sixteen int32 sums of four u8 x s8 products each."""
-    return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V16I, [V16I, V64B, V64B]), [total, unsigned, signed])
+# *** the dot ***
+#
+# total[i] += sum over j < 4 of x[4i + j] * y[4i + j], sixteen int32 lanes i. One operand holds value + 128 as u8, the other s8;
+# one of the two is a register that many dots share. emit_shared and emit_single turn bytes into what the instruction wants of
+# each. The sum is then of value * y where SIGNED, else of (value + 128) * y, and whoever starts the sum takes 128 * y off.
+
+SIGNED = target().dot in ("maddubs", "sdot")
+
+
+def emit_signed(b: ir.IRBuilder, offset: ir.Value) -> ir.Value:
+    """u8 value + 128 -> s8 value."""
+    return b.xor(offset, ir.Constant(V64B, [-128] * 64))
+
+
+def _parts(b: ir.IRBuilder, x: ir.Value, count: int) -> list[ir.Value]:
+    """`count` equal pieces of a vector, in order."""
+    lanes = x.type.count // count
+    index = [ir.Constant(ir.VectorType(I32, lanes), list(range(i * lanes, (i + 1) * lanes))) for i in range(count)]
+    return [b.shuffle_vector(x, x, lane) for lane in index]
+
+
+def _joined(b: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    while len(parts) > 1:
+        lanes = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [b.shuffle_vector(low, high, lanes) for low, high in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
+def emit_shared(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> tuple[ir.Value, ...]:
+    """The operand of `emit_dot` that stays in a register: s8, or u8 value + 128 if `offset`."""
+    if not SIGNED:
+        return (x,)
+    x = emit_signed(b, x) if offset else x
+    if target().dot == "sdot":
+        return (x,)
+    return x, b.call(declare(b, "llvm.abs.v64i8", V64B, [V64B, ir.IntType(1)]), [x, ir.Constant(ir.IntType(1), 0)])
+
+
+def emit_single(b: ir.IRBuilder, x: ir.Value, *, offset: bool) -> ir.Value:
+    """The other operand of `emit_dot`. Of the two, one is `offset` and one is not."""
+    return emit_signed(b, x) if SIGNED and offset else x
+
+
+def emit_dot(b: ir.IRBuilder, total: ir.Value, shared: tuple[ir.Value, ...], single: ir.Value, *, offset: bool) -> ir.Value:
+    """One more product of `emit_shared` by `emit_single`; `offset`: the shared one is the one that was value + 128.
+
+    AVX2 has u8 x s8 with sums of two that saturate in 16 bits: |x| * (y with x's sign) stays below 2 * 127 * 127.
+    """
+    if target().dot == "maddubs":
+        halves = zip(*(_parts(b, x, 2) for x in (total, *shared, single)))
+        return _joined(b, [_maddubs(b, t, size, _sign(b, y, x)) for t, x, size, y in halves])
+    if target().dot == "sdot":
+        quarters = zip(*(_parts(b, x, 4) for x in (total, *shared, single)))
+        return _joined(b, [b.call(_sdot(b), list(each)) for each in quarters])
+    unsigned, signed = (shared[0], single) if offset else (single, shared[0])
+    return emit_dot_unsigned(b, total, unsigned, signed)
+
+
+def emit_dot_unsigned(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Sixteen int32 sums of four products of u8 (at most 127) x s8: nothing is prepared, nothing to take off."""
+    kind = target().dot
+    if kind == "vnni512":
+        return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V16I, [V16I, V64B, V64B]), [total, unsigned, signed])
+    if kind == "sdot":
+        return _joined(b, [b.call(_sdot(b), list(e)) for e in zip(*(_parts(b, x, 4) for x in (total, unsigned, signed)))])
+    halves = zip(*(_parts(b, x, 2) for x in (total, unsigned, signed)))
+    if kind == "maddubs":
+        return _joined(b, [_maddubs(b, t, u, s) for t, u, s in halves])
+    v8i, v32b = ir.VectorType(I32, 8), ir.VectorType(I8, 32)
+    dot = declare(b, "llvm.x86.avx512.vpdpbusd.256", v8i, [v8i, v32b, v32b])
+    return _joined(b, [b.call(dot, list(each)) for each in halves])
+
+
+def emit_dots_small(b: ir.IRBuilder, total: ir.Value, pairs: list[tuple[ir.Value, ir.Value]]) -> ir.Value:
+    """total plus the dots of up to eight pairs of u8 (at most 15) x s8: AVX2 may add them up in 16 bits first."""
+    if target().dot != "maddubs":
+        for unsigned, signed in pairs:
+            total = emit_dot_unsigned(b, total, unsigned, signed)
+        return total
+    halves = []
+    for i, part in enumerate(_parts(b, total, 2)):
+        products = [_pairs(b, _parts(b, u, 2)[i], _parts(b, s, 2)[i]) for u, s in pairs]
+        while len(products) > 1:
+            products = [b.add(x, y) for x, y in zip(products[::2], products[1::2])] + products[len(products) // 2 * 2 :]
+        halves.append(_widened(b, part, products[0]))
+    return _joined(b, halves)
+
+
+def _sign(b: ir.IRBuilder, y: ir.Value, x: ir.Value) -> ir.Value:
+    v32b = ir.VectorType(I8, 32)
+    return b.call(declare(b, "llvm.x86.avx2.psign.b", v32b, [v32b, v32b]), [y, x])
+
+
+def _maddubs(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    return _widened(b, total, _pairs(b, unsigned, signed))
+
+
+def _pairs(b: ir.IRBuilder, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Sixteen int16 sums of two u8 x s8 products, saturating."""
+    v32b, v16s = ir.VectorType(I8, 32), ir.VectorType(I16, 16)
+    return b.call(declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16s, [v32b, v32b]), [unsigned, signed])
+
+
+def _widened(b: ir.IRBuilder, total: ir.Value, pairs: ir.Value) -> ir.Value:
+    """Eight int32 totals plus two int16 each."""
+    v16s, v8i = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    ones = ir.Constant(v16s, [1] * 16)
+    return b.add(total, b.call(declare(b, "llvm.x86.avx2.pmadd.wd", v8i, [v16s, v16s]), [pairs, ones]))
+
+
+def _sdot(b: ir.IRBuilder) -> ir.Function:
+    v4i, v16b = ir.VectorType(I32, 4), ir.VectorType(I8, 16)
+    return declare(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", v4i, [v4i, v16b, v16b])
 
 
 def _constant(value: float) -> ir.Constant:
@@ -128,21 +241,34 @@ load = unary(vec, address, lambda b, a: b.load(at(b, a, V16F), align=4))
 store = binary(types.void, address, vec, lambda b, a, v: b.store(v, at(b, a, V16F), align=4))
 
 
-def _load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
+def emit_load_bf16(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
     """Sixteen bfloat16 are the upper halves of sixteen float32."""
     wide = b.zext(b.load(at(b, a, ir.VectorType(I16, 16)), align=2), V16I)
     return b.bitcast(b.shl(wide, ir.Constant(V16I, [16] * 16)), V16F)
 
 
-def _store_u8(b: ir.IRBuilder, a: ir.Value, v: ir.Value) -> ir.Value:
-    """round half to even, plus 128, as bytes: v must lie within -128..127 after rounding."""
-    rounded = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [v])
-    whole = b.add(b.fptosi(rounded, V16I), ir.Constant(V16I, [128] * 16))
+def _rint(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    """Round half to even."""
+    return b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [v])
+
+
+def _store_bytes(b: ir.IRBuilder, a: ir.Value, v: ir.Value, plus: int) -> ir.Value:
+    """Rounded, plus `plus`, as bytes: v must fit in a byte then."""
+    whole = b.add(b.fptosi(_rint(b, v), V16I), ir.Constant(V16I, [plus] * 16))
     return b.store(b.trunc(whole, ir.VectorType(I8, 16)), at(b, a, ir.VectorType(I8, 16)), align=1)
 
 
-load_bf16 = unary(vec, address, _load_bf16)
-store_u8 = binary(types.void, address, vec, _store_u8)
+load_bf16 = unary(vec, address, emit_load_bf16)
+
+
+def _copy_signed(b: ir.IRBuilder, to: ir.Value, a: ir.Value) -> ir.Value:
+    """One byte, u8 value + 128 -> s8 value."""
+    return b.store(b.xor(b.load(at(b, a, I8), align=1), ir.Constant(I8, -128)), at(b, to, I8), align=1)
+
+
+store_i8 = binary(types.void, address, vec, lambda b, a, v: _store_bytes(b, a, v, 0))
+store_u8 = binary(types.void, address, vec, lambda b, a, v: _store_bytes(b, a, v, 128))
+copy_signed = binary(types.void, address, address, _copy_signed)
 
 # *** arithmetic ***
 
@@ -198,7 +324,7 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """exp by Cephes' expf (2 ulp), input clamped to the range of normal float32; exp(0) is exactly 1."""
     x = _maximum(b, x, _constant(EXP_LOW))
     x = b.select(b.fcmp_ordered("<", x, _constant(EXP_HIGH)), x, _constant(EXP_HIGH))
-    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    n = _rint(b, b.fmul(x, _constant(LOG2E)))
     r = b.fsub(x, b.fmul(n, _constant(LN2_HIGH)))
     r = b.fsub(r, b.fmul(n, _constant(LN2_LOW)))
     p = _constant(EXP_POLYNOMIAL[0])
@@ -216,7 +342,7 @@ def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
         return emit_fma(b, x, _constant(factor), z)
 
     x = _maximum(b, x, _constant(EXP_LOW))
-    n = b.call(declare(b, "llvm.rint.v16f32", V16F, [V16F]), [b.fmul(x, _constant(LOG2E))])
+    n = _rint(b, b.fmul(x, _constant(LOG2E)))
     r = fused(n, -LN2_LOW, fused(n, -LN2_HIGH, x))
     p = _constant(EXP_POLYNOMIAL[0])
     for coefficient in EXP_POLYNOMIAL[1:]:
@@ -229,6 +355,7 @@ def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 maximum = binary(vec, vec, vec, _maximum)
 hadamard = unary(vec, vec, _hadamard)
 absolute = unary(vec, vec, _absolute)
+nearest = unary(vec, vec, _rint)
 exp = unary(vec, vec, _exp)
 exp_negative = unary(vec, vec, _exp_negative)
 sum_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, lambda b, x, y: b.fadd(x, y)))
@@ -237,12 +364,12 @@ keep = quaternary(vec, (vec, types.int64, types.int64, types.float32), _keep)
 
 # *** threads ***
 
-FUTEX, FUTEX_WAIT, FUTEX_WAKE = 202, 128, 129  # Linux x86-64: the system call's number; operations with the private flag
+FUTEX_WAIT, FUTEX_WAKE = 128, 129  # Linux: operations with the private flag
 
 
 def _futex(b: ir.IRBuilder, word: ir.Value, operation: int, value: ir.Value) -> ir.Value:
     null = ir.Constant(I64, 0)
-    arguments = [ir.Constant(I64, FUTEX), word, ir.Constant(I64, operation), value, null, null, null]
+    arguments = [ir.Constant(I64, target().futex), word, ir.Constant(I64, operation), value, null, null, null]
     return b.call(declare(b, "syscall", I64, [I64], variadic=True), arguments)
 
 
@@ -251,9 +378,15 @@ def _call_kernel(b: ir.IRBuilder, function: ir.Value, op: ir.Value, step: ir.Val
     return b.call(b.inttoptr(function, ir.PointerType(kind)), [op, step, thread])
 
 
+def _pause(b: ir.IRBuilder) -> ir.Value:
+    name, argument = target().pause
+    arguments = [] if argument is None else [ir.Constant(I32, argument)]
+    return b.call(declare(b, name, ir.VoidType(), [a.type for a in arguments]), arguments)
+
+
 fetch_add = binary(types.int64, address, types.int64, lambda b, a, v: b.atomic_rmw("add", at(b, a, I64), v, "seq_cst"))
 load_acquire = unary(types.int64, address, lambda b, a: b.load_atomic(at(b, a, I64), ordering="seq_cst", align=8))
-pause = nullary(types.void, lambda b: b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), []))
+pause = nullary(types.void, _pause)
 yield_core = nullary(types.void, lambda b: b.call(declare(b, "sched_yield", I32, []), []))
 futex_wait = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAIT, v))
 futex_wake = binary(types.int64, address, types.int64, lambda b, a, v: _futex(b, a, FUTEX_WAKE, v))

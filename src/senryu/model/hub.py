@@ -101,7 +101,7 @@ def describe(files: ModelFiles) -> dict[str, Any]:
         "dtype": "+".join(kinds).lower(),
         "bytes": weights.nbytes,
         "int8_bytes": _int8_bytes(spec),
-        "kv_bytes_per_token": Program.page_bytes(spec) // Program.page_size,
+        "kv_bytes_per_token": Program.page_bytes(spec, "int8") // Program.page_size,
         "template": _has_template(files.path),
         "licence": _licence(files.path),
     }

@@ -10,12 +10,14 @@ import numpy as np
 
 from senryu.kernels.layout import (
     BUCKETS,
+    INT8,
     PAGE,
     PANEL,
     QUERY_BLOCK,
     STATE_EXTRA,
     Operation,
     aligned,
+    kv_bytes,
     operation,
 )
 from senryu.kernels.pack import PackedMatrix
@@ -31,7 +33,7 @@ class Buffers:
     """Everything a step writes: activations, K/V pool, logits. Rows are padded to whole panels so that tiles need no edges."""
 
     def __init__(
-        self, spec: ModelSpec, pages: int, max_rows: int, max_sequences: int, threads: int, *, quantized: bool
+        self, spec: ModelSpec, pages: int, max_rows: int, max_sequences: int, threads: int, *, quantized: bool, kv8: bool
     ) -> None:
         self.activation = np.uint8 if quantized else np.float32
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
@@ -44,10 +46,13 @@ class Buffers:
         self.last_rows = self._rows(max_sequences, spec.hidden)
         self.logits = _zeros(max_sequences, _whole(spec.vocab))
         self.sampled = np.zeros(max_sequences, np.int32)
-        self.pool = _untouched(len(spec.layers), pages, spec.kv_heads, 2, spec.head_dim * PAGE)
+        size = kv_bytes(spec.head_dim, quantized=kv8)
+        self.pool = _untouched(np.uint8, len(spec.layers), pages, spec.kv_heads, size)
+        if not kv8:
+            self.pool = self.pool.view(np.float32).reshape(*self.pool.shape[:3], 2, -1)
         state = spec.head_dim + STATE_EXTRA
-        self.partial = _untouched(PARTIALS, state)
-        self.scratch = _zeros(threads, QUERY_BLOCK * (2 * state + PAGE + 1))
+        self.partial = _untouched(np.float32, PARTIALS, state)
+        self.scratch = _zeros(threads, QUERY_BLOCK * (2 * state + PAGE + 4 + spec.head_dim // 4))
         self.weights = _zeros(threads, _whole(spec.vocab))
         self.histogram = np.zeros((threads, 2 * BUCKETS), np.float64)
         self.plan = {name: np.zeros(max_sequences + 1, np.int32) for name in ("item_start", "split", "sequence_slot")}
@@ -68,12 +73,12 @@ def _zeros(rows: int, n: int) -> np.ndarray:
     return array
 
 
-def _untouched(*shape: int) -> np.ndarray:
-    """float32, zero, and taking no memory until it is written: the system hands out pages of zeros on first use."""
-    size = math.prod(shape)
-    raw = np.zeros(size + 16, np.float32)
-    start = (-raw.ctypes.data % 64) // 4
-    return raw[start : start + size].reshape(shape)
+def _untouched(kind: Any, *shape: int) -> np.ndarray:
+    """Zero, aligned, and taking no memory until it is written: the system hands out pages of zeros on first use."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(kind).reshape(shape)
 
 
 def build_operations(
@@ -135,7 +140,7 @@ class _Builder:
         spec, b = self.spec, self.buffers
         kind, name = spec.layers[layer], f"model.layers.{layer}.self_attn"
         shape: dict[str, Any] = {**self.heads, "head_dim": spec.head_dim}
-        place = {"qkv": b.projected, "pool": b.pool[layer], **shape}
+        place = {"qkv": b.projected, "pool": b.pool[layer], "quantized": int(b.pool.dtype == np.uint8), **shape}
         norms = {
             side: np.ascontiguousarray(self.weights.float32(f"{name}.{side}.weight")) if spec.qk_norm else None
             for side in ("q_norm", "k_norm")
@@ -170,6 +175,8 @@ class _Builder:
     ) -> Operation:
         return operation(
             "gemm",
+            format=INT8,
+            a_sums=None,
             a=source["out"],
             a_scale=source["out_scale"],
             w=matrix.packed,

@@ -17,20 +17,21 @@ import numpy as np
 from senryu import kernels as kernel_package
 from senryu.kernels import reference
 from senryu.kernels.batch import DTYPES, Batch
-from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, records
+from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, kv_bytes, records
 from senryu.model.layers import Buffers, build_operations
 from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
 
-KernelPath = Literal["auto", "avx512", "numpy", "fp32"]
+KernelPath = Literal["auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"]
+KV_FORMATS = ("int8", "float32")
 
 
 class Program:
     """A model ready to run on this CPU: packed weights, K/V page pool, thread team. One step at a time.
 
     Not thread-safe: one caller. Results of a row are bit-identical whatever else is in the batch, however a prompt is cut
-    into steps and however many threads run ("avx512"; the numpy paths hold to that but for the last bits of BLAS).
+    into steps and however many threads run (compiled kernels; the numpy paths hold to that but for the last bits of BLAS).
     """
 
     page_size = PAGE
@@ -45,24 +46,31 @@ class Program:
         max_sequences: int = 64,
         threads: int | None = None,
         kernels: KernelPath = "auto",
+        kv: str = "float32",
         cache_dir: Path | None = None,
         progress: kernel_package.Progress | None = None,
     ) -> None:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
-        usable cores unless given. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
+        usable cores unless given. kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where
+        compiled kernels are kept (default ~/.senryu/cache/kernels).
         Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
         self.kernels = choose_kernels(spec, kernels)
-        self.threads = (threads or usable_cores()) if self.kernels == "avx512" else 1
         compiled = None
-        if self.kernels == "avx512":
-            compiled = kernel_package.load(cache_dir or Path.home() / ".senryu" / "cache" / "kernels", progress)
-        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, quantized=self.kernels != "fp32")
+        if self.kernels not in ("numpy", "fp32"):
+            root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
+            compiled = kernel_package.load(root, progress, self.kernels)
+        self.threads = (threads or usable_cores()) if compiled else 1
+        self.kv = "float32" if self.kernels == "fp32" else kv
+        if self.kv not in KV_FORMATS:
+            raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
+        formats = {"quantized": self.kernels != "fp32", "kv8": self.kv == "int8"}
+        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, **formats)
         self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
         self.logits = self._buffers.logits[:, : spec.vocab]
         self._inputs = {name: self._input(name) for name in DTYPES}
@@ -118,9 +126,9 @@ class Program:
             self._team.close()
 
     @staticmethod
-    def page_bytes(spec: ModelSpec) -> int:
-        """Bytes of K/V that one page of 64 tokens takes, all layers together."""
-        return len(spec.layers) * spec.kv_heads * 2 * spec.head_dim * PAGE * np.dtype(np.float32).itemsize
+    def page_bytes(spec: ModelSpec, kv: str) -> int:
+        """Bytes of K/V that one page of 64 tokens takes in format `kv`, all layers together."""
+        return len(spec.layers) * spec.kv_heads * kv_bytes(spec.head_dim, quantized=kv == "int8")
 
 
 class _Team:
@@ -181,8 +189,8 @@ def usable_cores() -> int:
 
 def choose_kernels(spec: ModelSpec, wanted: str) -> str:
     """The kernel path to take. Raises ModelError when the int8 formats do not suit the spec, ValueError for an unknown name."""
-    if wanted not in ("auto", "avx512", "numpy", "fp32"):
-        raise ValueError(f'kernels is "{wanted}": choose auto, avx512, numpy or fp32')
+    if wanted not in (known := ("auto", *kernel_package.PATHS)):
+        raise ValueError(f'kernels is "{wanted}": choose {", ".join(known)}')
     if wanted == "fp32":
         return wanted
     for name in ("hidden", "ffn", "head_dim"):

@@ -140,6 +140,7 @@ def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weigh
         max_sequences=settings.max_sequences,
         threads=settings.threads or None,
         kernels=cast(KernelPath, settings.kernels),
+        kv=settings.kv,
         cache_dir=settings.kernel_cache,
         progress=progress,
     )
@@ -151,7 +152,7 @@ def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
 
     free: bytes of memory, the packed weights still to come. Raises SenryuError("no_memory") when that is too little.
     """
-    page_bytes, page_tokens = Program.page_bytes(spec), Program.page_size
+    page_bytes, page_tokens = Program.page_bytes(spec, settings.kv), Program.page_size
     window = -(-min(CONTEXT_TOKENS, spec.max_position) // page_tokens)
     room = max(free - parameters(spec), 0)
     if settings.kv_cache_gb:
