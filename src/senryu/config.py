@@ -41,6 +41,8 @@ class Settings:
     """Format of K/V pages: int8 (a scale per token and head) or float32."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
+    kv_spill_gb: float = 4.0
+    """Disk space, for each model, for K/V that no longer fits into memory; it outlives restarts. 0 keeps none."""
     max_sequences: int = 64
     """Requests that generate together; more wait in the queue."""
     max_requests: int = 1024
@@ -55,6 +57,11 @@ class Settings:
         """Where compiled kernels are kept."""
         return self.home / "cache" / "kernels"
 
+    @property
+    def kv_spill(self) -> Path:
+        """Where K/V lies on disk, in a directory for each model."""
+        return self.home / "cache" / "kv"
+
 
 _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
@@ -64,6 +71,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "kernels": (str, "a string"),
     "kv": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
+    "kv_spill_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),

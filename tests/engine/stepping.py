@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import Sampling, TokenRequest
@@ -80,6 +81,6 @@ def solo(wanted: TokenRequest) -> list[int]:
     """What the fake answers to a request alone on a fresh pool, its prompt computed in one step."""
     pages = (len(wanted.ids) + wanted.max_tokens) // FakeProgram.page_size + 1
     bench = Bench(FakeProgram(pages=pages, max_rows=len(wanted.ids) + 1))
-    sequence = bench.add(wanted)
+    sequence = bench.add(replace(wanted, deadline=None))
     bench.finish(len(wanted.ids))
     return bench.outputs[sequence]

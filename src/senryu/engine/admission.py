@@ -47,6 +47,9 @@ class Queue:
     def __len__(self) -> int:
         return sum(len(lane) for lane in self._lanes.values())
 
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
     def __contains__(self, sequence: Sequence) -> bool:
         return sequence in self._lanes.get((sequence.priority, sequence.salt), {})
 

@@ -109,16 +109,17 @@ class EngineLoop:
                     self._step()
             self._scheduler.clear()
             self.stats = self._scheduler.stats()
-            self._scheduler.close(save=True)
         except Exception as error:  # a defect of the engine itself: better closed than wrong or silent
             log.exception("the engine has failed and is closed")
-            self._scheduler.close(save=False)
             reason = f"the engine has failed and is closed: {error!r}"
             self._cause = error
         with self._gate:
             self._closed = reason
         self._fail(list(self._streams), EngineClosed, reason, self._cause)
-        self._runner.close()
+        try:
+            self._scheduler.close(save=self._cause is None)  # what a failed engine has computed is not to be trusted
+        finally:
+            self._runner.close()
 
     def _receive(self) -> None:
         """Take in what has arrived; sleep for it when there is nothing to do."""

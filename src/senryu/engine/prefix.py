@@ -188,7 +188,8 @@ class PrefixTree:
         """`sequence` has come to `child`: the pins that end there begin anew."""
         sequence.node = child
         sequence.depth += 1
-        self.pins.refresh(child, self._clock())
+        if child.ttl:
+            self.pins.refresh(child, self._clock())
         if ttl := sequence.breakpoints.get(sequence.depth):
             self._unpinned(self.pins.pin(child, ttl, self._clock()))
 
@@ -257,7 +258,9 @@ class PrefixTree:
             for key, child in node.children.items():
                 assert child.parent is node, "a node's parent is not the node that lists it"
                 assert child.key == key, "a node is listed under another name"
-                assert len(key) - ID_BYTES * child.tokens == (SALT_BYTES if node is self.root else 0), "a name has a wrong length"
+                assert len(key) - ID_BYTES * child.tokens == (SALT_BYTES if node is self.root else 0), (
+                    "a name has a wrong length"
+                )
                 assert self.nodes.get(child.page) is child, "a page has two nodes"
                 assert child.page not in self.pool.cached or not self.pool.refs[child.page], "a page is cached and in use"
                 if self.pool.refs[child.page] and node is not self.root:

@@ -277,9 +277,7 @@ class Scheduler:
                 plan.full = self._share(plan, waiting["batch"], left, claimed) and alone
         plan.prefill = sum(plan.rows) - decode_rows
 
-    def _share(
-        self, plan: Plan, waiting: list[Sequence], budget: float, claimed: set[tuple[Node | None, bytes]]
-    ) -> bool:
+    def _share(self, plan: Plan, waiting: list[Sequence], budget: float, claimed: set[tuple[Node | None, bytes]]) -> bool:
         """Grant rows to `waiting`, of one priority and in order of their start. True: somebody wanted more."""
         served, room = self.shares.served, self.max_rows - sum(plan.rows)
         oldest = min(waiting, key=lambda one: served[one.salt], default=None)
@@ -360,7 +358,9 @@ class Scheduler:
         assert all(not sequence.held for sequence in self.queue), "a queued sequence holds pages"
         tenants = Counter(sequence.salt for sequence in self.running)
         assert tenants == +self.shares.running, "what tenants have running is miscounted"
-        assert self.shares.served.keys() == {sequence.salt for sequence in (*self.running, *self.queue)}, "a tenant is forgotten"
+        assert self.shares.served.keys() == {sequence.salt for sequence in (*self.running, *self.queue)}, (
+            "a tenant is forgotten"
+        )
 
     def check_idle(self) -> None:
         """The constant-time part of `check` for when nothing runs: nothing may be live or promised."""

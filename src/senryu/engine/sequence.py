@@ -11,7 +11,7 @@ import numpy as np
 from senryu.engine.interface import FinishReason, TokenRequest
 
 if TYPE_CHECKING:
-    from senryu.engine.prefix import Node
+    from senryu.engine.node import Node
 
 SEED_MASK = (1 << 64) - 1
 HOTTEST = 1e6  # temperatures above are refused, they only flatten what is flat already

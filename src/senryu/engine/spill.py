@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -208,10 +209,8 @@ class Spill:
         """The file's time of change carries its last use over a restart."""
         if segment in self._segments and next(reversed(self._segments)) is not segment:
             self._segments.move_to_end(segment)
-            try:
+            with suppress(OSError):
                 os.utime(segment.path)
-            except OSError:
-                pass
 
 
 def open_spill(directory: Path, max_bytes: int, *, fingerprint: str, page_bytes: int) -> Spill | None:
@@ -220,9 +219,11 @@ def open_spill(directory: Path, max_bytes: int, *, fingerprint: str, page_bytes:
         return None
     try:
         return Spill(directory, max_bytes, fingerprint=fingerprint, page_bytes=page_bytes)
+    except BlockingIOError:
+        log.info("cached K/V is not kept on disk: another process uses %s", directory)
     except (OSError, ImportError) as error:
-        log.warning("cached K/V is not kept on disk, %s cannot be used: %s", directory, error)
-        return None
+        log.warning("cached K/V is not kept on disk: %s cannot be used: %s", directory, error)
+    return None
 
 
 def _lock(path: Path) -> IO[str]:

@@ -21,6 +21,10 @@ from senryu.model.spec import LayerSpec, ModelSpec
 class Float32Weights(Protocol):
     """Where the tensors come from: `senryu.model.weights.Weights`, best after its `to_float32()`."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Names the tensors' contents: others have another."""
+
     def float32(self, name: str) -> np.ndarray:
         """The tensor of that Hugging Face name as float32."""
 

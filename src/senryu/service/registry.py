@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,7 +105,9 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        engine = _start(settings, files.name, spec, weights, progress)
+        program = _program(settings, files.name, spec, weights, progress)
+        spill = settings.kv_spill / re.sub(r"[^\w.-]+", "_", files.name)
+        engine = LocalEngine(program, spill_directory=spill, spill_bytes=int(settings.kv_spill_gb * 1e9))
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
     context = min(CONTEXT_TOKENS, engine.max_context)
@@ -116,6 +119,7 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
 def load_engine(settings: Settings, ref: str, progress: Progress | None = None) -> tuple[ModelSpec, LocalEngine]:
     """An engine without text: of a model's reference, or of random weights (`shape:tiny`, `shape:0.3b`, `shape:1.1b`).
 
+    It keeps nothing on disk, so that a measurement finds no prefix of the one before.
     Raises SenryuError as `load_model`.
     """
     try:
@@ -127,13 +131,13 @@ def load_engine(settings: Settings, ref: str, progress: Progress | None = None) 
             files = resolve(ref, settings.home)
             spec, weights = load_spec(files.path), load_weights(files.path)
             check(spec, weights)
-        return spec, _start(settings, ref, spec, weights, progress)
+        return spec, LocalEngine(_program(settings, ref, spec, weights, progress))
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
 
 
-def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weights, progress: Progress | None) -> LocalEngine:
-    program = Program(
+def _program(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weights, progress: Progress | None) -> Program:
+    return Program(
         spec,
         weights,
         pages=kv_pages(settings, name, spec, available_memory()),
@@ -144,7 +148,6 @@ def _start(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weigh
         cache_dir=settings.kernel_cache,
         progress=progress,
     )
-    return LocalEngine(program)
 
 
 def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:

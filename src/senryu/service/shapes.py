@@ -35,6 +35,7 @@ class RandomWeights:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.shapes = expected_shapes(spec)
+        self.fingerprint = f"random {self.shapes}"
 
     def __contains__(self, name: object) -> bool:
         return name in self.shapes
