@@ -98,7 +98,7 @@ class Spill:
                 if self._mapped is not None:
                     self._mapped.release()
                 self._mapped = segment
-                self._use(segment)
+            self._use(segment)
         try:
             return segment.read(slot)
         except (OSError, ValueError, SegmentError) as error:
