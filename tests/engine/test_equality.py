@@ -1,7 +1,8 @@
 """The equality test: what a request answers, to the bit of its logits, depends on nothing but the request.
 
 The same requests alone with the prompt in one step, cut into chunks, in one batch, over cached prefixes, on a pool so
-small that they queue and evict, beside neighbours that are aborted, on one thread or two. Once over the fake program,
+small that they queue and evict, over pages from disk, paused for others, beside neighbours that are aborted, on one thread
+or two. Once over the fake program,
 whose tokens depend on every id found through the page table, and over compiled programs of tiny random models.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from stepping import Bench, request
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import TokenRequest
 from senryu.engine.local import LocalEngine
+from senryu.engine.spill import Spill
 from senryu.engine.step import Runner
 from senryu.model.spec import LayerSpec, ModelSpec
 from senryu.model.weights import Weights, expected_shapes
@@ -160,6 +164,41 @@ def test_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int
             bench.scheduler.abort(neighbours.pop(draw.randrange(len(neighbours))))
         bench.step(draw.randint(1, 120))
     assert [bench.answer(sequences[i]) for i in range(len(sequences))] == alone
+
+
+def test_through_the_disk(runner: Runner, alone, tmp_path: Path) -> None:
+    """Pages that were evicted and read back, some after a restart, answer as those that were computed."""
+    page_bytes = len(runner.read_page(0))
+    restored = 0
+    for _ in range(2):
+        spill = Spill(tmp_path, 1 << 26, fingerprint=runner.fingerprint, page_bytes=page_bytes)
+        bench = Bench(runner, pages=6, spill=spill)
+        for _ in range(2):
+            for wanted, expected in zip(requests(), alone):
+                sequence = bench.add(wanted)
+                bench.finish()
+                assert bench.answer(sequence) == expected
+        restored += bench.scheduler.stats().restored_tokens
+        bench.scheduler.close(save=True)
+        for page in range(6):
+            runner.write_page(page, bytes(page_bytes))
+    assert restored >= 3 * 64
+
+
+def test_paused_for_others(runner: Runner, alone) -> None:
+    """Batch requests that give their pages up in the middle of a prompt or an answer go on as if nothing had been."""
+    bench = Bench(runner, pages=11)
+    sequences = [bench.add(replace(wanted, priority="batch")) for wanted in requests()]
+    paused, urgent = set(), 0
+    draw = random.Random(1)
+    while bench.scheduler.busy:
+        if draw.random() < 0.1 and urgent < 10:
+            urgent += 1
+            bench.add(request([draw.randrange(VOCAB) for _ in range(200)], 100))
+        bench.step(40)
+        paused |= {sequence for sequence in sequences if sequence.paused}
+    assert len(paused) >= 3
+    assert [bench.answer(sequence) for sequence in sequences] == alone
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -45,7 +45,8 @@ def test_it_does_not_outlast_them_for_ever() -> None:
 
 def test_pages_used_often_outlast_pages_used_once() -> None:
     bench = Bench(FakeProgram(pages=16))
-    often = [fill(bench, 1, 2) for _ in range(3)][0]
+    for _ in range(3):
+        often = fill(bench, 1, 2)
     once = fill(bench, 2, 2)
     for i in range(6):
         fill(bench, 10 + i, 2)

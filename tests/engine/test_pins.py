@@ -151,7 +151,9 @@ def test_tenants_pin_apart(clock: Clock) -> None:
     assert bench.scheduler.stats().pages_pinned == 6
 
 
-@pytest.mark.parametrize("point", [(0, 60.0), (-1, 60.0), (51, 60.0), (10, 0.0), (10, -1.0), (10, float("nan")), (10, float("inf"))])
+@pytest.mark.parametrize(
+    "point", [(0, 60.0), (-1, 60.0), (51, 60.0), (10, 0.0), (10, -1.0), (10, float("nan")), (10, float("inf"))]
+)
 def test_breakpoints_out_of_range_are_refused(point) -> None:
     bench = Bench(FakeProgram(pages=4))
     with pytest.raises(ValueError, match="out of range"):

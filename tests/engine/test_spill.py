@@ -116,6 +116,23 @@ def test_pins_begin_anew_on_restored_pages(bench: Bench, tmp_path: Path) -> None
     again.scheduler.close(save=False)
 
 
+def test_pinned_pages_are_written_before_they_are_evicted(tmp_path: Path) -> None:
+    async def serve() -> None:
+        made = FakeEngine(check=True, pages=64, spill_directory=tmp_path, spill_bytes=1 << 20)
+        _ = [event async for event in made.generate(request(DOCUMENT, 2, breakpoints=(Breakpoint(500, 300.0),)))]
+        _ = [event async for event in made.generate(request(range(3000, 3200), 2))]
+        while made.stats().pages_on_disk < 7:  # idle, nothing is short
+            await asyncio.sleep(0.01)
+        made._loop._scheduler.tree.save = lambda: None  # as a killed process
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(serve(), 20))
+    kept = Bench(FakeProgram(pages=16), spill=spill(tmp_path))
+    assert run(kept, DOCUMENT).cached == 448
+    assert run(kept, range(3000, 3200)).cached == 0
+    kept.scheduler.close(save=False)
+
+
 def test_tenants_do_not_find_each_other_s_pages(bench: Bench, tmp_path: Path) -> None:
     run(bench, DOCUMENT, salt=b"tenant one")
     press(bench, salt=b"tenant one")
@@ -158,7 +175,9 @@ def damage(path: Path, how: str) -> None:
         content[0] ^= 1
     elif how == "count":
         content[12] ^= 1
-    path.write_bytes({"cut": content[:-1], "longer": content + b"x", "empty": b"", "head": content[:20]}.get(how, bytes(content)))
+    path.write_bytes(
+        {"cut": content[:-1], "longer": content + b"x", "empty": b"", "head": content[:20]}.get(how, bytes(content))
+    )
 
 
 @pytest.mark.parametrize("how", ["page", "table", "magic", "count", "cut", "longer", "empty", "head"])
@@ -175,7 +194,7 @@ def test_damaged_files_are_honest_misses(bench: Bench, tmp_path: Path, how: str,
         for path in files(tmp_path):
             damage(path, how)
     sequence = run(bench, DOCUMENT)  # the right tokens, whatever the files say
-    if how in ("cut", "longer", "empty", "head") or when == "before the start" and how != "page":
+    if how in ("cut", "longer", "empty", "head") or (when == "before the start" and how != "page"):
         assert sequence.cached == 0
     if how == "page" or when == "before the start":
         assert sequence.cached < 640

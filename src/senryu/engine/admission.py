@@ -1,9 +1,10 @@
-"""Who waits, in which order they start, and how much prefill each tenant has had. Knows no pages."""
+"""Who waits, in which order they start, until when, and how much prefill each tenant has had. Knows no pages."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from senryu.engine.interface import Priority
 from senryu.engine.sequence import Sequence
@@ -81,3 +82,34 @@ class Queue:
         heads = (next(iter(lane)) for (kind, _), lane in self._lanes.items() if kind == priority)
         shares = self._shares
         return min(heads, key=lambda one: (shares.running[one.salt], shares.served[one.salt], one.arrival), default=None)
+
+
+class Deadlines:
+    """Until when requests are wanted."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Sequence]] = []
+        self._wanted: set[Sequence] = set()  # entries of others are skipped
+
+    def add(self, sequence: Sequence) -> None:
+        if sequence.deadline is not None:
+            self._wanted.add(sequence)
+            heapq.heappush(self._heap, (sequence.deadline, sequence.arrival, sequence))
+
+    def discard(self, sequence: Sequence) -> None:
+        """It has ended."""
+        self._wanted.discard(sequence)
+        if len(self._heap) > 2 * len(self._wanted) + 64:
+            self._heap = [entry for entry in self._heap if entry[2] in self._wanted]
+            heapq.heapify(self._heap)
+
+    def due(self, clock: Callable[[], float]) -> list[Sequence]:
+        """Those whose deadline has passed, earliest first. The clock is not read when there is none."""
+        found: list[Sequence] = []
+        now = clock() if self._wanted else 0.0
+        while self._wanted and self._heap[0][0] <= now:
+            sequence = heapq.heappop(self._heap)[2]
+            if sequence in self._wanted:
+                self._wanted.remove(sequence)
+                found.append(sequence)
+        return found

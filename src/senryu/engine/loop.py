@@ -125,6 +125,8 @@ class EngineLoop:
         """Take in what has arrived; sleep for it when there is nothing to do."""
         if not self._scheduler.busy:
             self._scheduler.check_idle()
+            while self._inbox.empty() and self._scheduler.save_pinned(patience=0.02):
+                pass
             self.stats = self._scheduler.stats()
             self._inbox.get()()
         while not self._inbox.empty():
@@ -136,6 +138,8 @@ class EngineLoop:
         plan = scheduler.plan(budget)
         self._fail(plan.expired, DeadlineExceeded, "the deadline passed before the request had finished", None)
         if not plan.rows:
+            if self._check:
+                scheduler.check()
             self.stats = scheduler.stats()
             return
         batch = self._filler.fill(plan)

@@ -13,6 +13,7 @@ back from disk (`restore`), and it copies the head of a page that begins as its 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Protocol
@@ -59,6 +60,7 @@ class PrefixTree:
         self.nodes: dict[int, Node] = {}  # by page
         self.pins = Pins(pool.total // 2)
         self.spill = spill
+        self._unsaved: deque[Node] = deque()  # pinned pages that are to go to disk at once
         self._store = store
         self._clock = clock
         self._order = EvictionOrder(pool, self.nodes, deep)
@@ -172,6 +174,25 @@ class PrefixTree:
         """Undo the pins whose time is over."""
         self._unpinned(self.pins.expire(self._clock()))
 
+    def save_pinned(self, most: int, patience: float = 0.0) -> bool:
+        """Write pinned pages to disk, `most` at most, so that they are there whatever happens to this process.
+
+        patience: seconds to wait for the disk to take a page. True: there is more to write, and it can be tried again.
+        """
+        while self._unsaved and self.spill is not None:
+            node = self._unsaved[0]
+            if self.nodes.get(node.page) is node and not self.spill.known(node.digest):
+                if not most:
+                    return True
+                if not self.spill.wait(patience):
+                    if not self.spill.writing:
+                        self._unsaved.clear()
+                    return bool(self._unsaved)
+                self._write(node)
+                most -= 1
+            self._unsaved.popleft()
+        return False
+
     def save(self) -> None:
         """Write to disk what is cached, pinned pages first, then the last used; as much as fits and time allows."""
         if self.spill is None:
@@ -192,6 +213,16 @@ class PrefixTree:
             self.pins.refresh(child, self._clock())
         if ttl := sequence.breakpoints.get(sequence.depth):
             self._unpinned(self.pins.pin(child, ttl, self._clock()))
+            self._save_later(child)
+
+    def _save_later(self, node: Node) -> None:
+        """The pages down to `node`, the first ones first: what is on disk without the page before it cannot be found."""
+        missing = []
+        while self.spill is not None and node.parent is not None:
+            if not self.spill.known(node.digest):
+                missing.append(node)
+            node = node.parent
+        self._unsaved.extend(reversed(missing))
 
     def _gain(self, sequence: Sequence, tokens: int) -> None:
         sequence.computed += tokens

@@ -18,7 +18,6 @@ One rule: a sequence has computed tokens and wanted tokens, and every step lets 
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from time import monotonic
 
 import numpy as np
 
-from senryu.engine.admission import Queue, Shares
+from senryu.engine.admission import Deadlines, Queue, Shares
 from senryu.engine.interface import EngineStats, Priority
 from senryu.engine.node import Node
 from senryu.engine.pages import PagePool
@@ -36,6 +35,7 @@ from senryu.engine.sequence import Sequence
 from senryu.engine.spill import Spill
 
 RESTORE_BYTES = 16 << 20  # read back from disk in one step; about 10 ms
+SAVE_BYTES = 4 << 20  # of pinned pages copied for the disk in one step; about 1 ms
 BATCH_SHARE = 4  # beside interactive requests, batch prefill gets one part of so many
 
 
@@ -86,7 +86,7 @@ class Scheduler:
         self._spill = spill
         self._deep = deep
         self._clock = clock
-        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap; those that have ended are skipped
+        self._deadlines = Deadlines()
         self._blocked: dict[Priority, Sequence] = {}  # who did not fit, and nothing was given back since
         self._prompt_tokens = self._cached_tokens = self._output_tokens = self._restored_tokens = self._steps = 0
 
@@ -97,19 +97,15 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.shares.enter(sequence.salt)
         self.queue.add(sequence)
-        if sequence.deadline is not None:
-            heapq.heappush(self._deadlines, (sequence.deadline, sequence.arrival, sequence))
+        self._deadlines.add(sequence)
 
-    def abort(self, sequence: Sequence) -> bool:
-        """Forget a sequence and free its pages; False when it has ended already."""
+    def abort(self, sequence: Sequence) -> None:
+        """Forget a sequence and free its pages; nothing happens when it has ended already."""
         if sequence in self.running:
             self._end(sequence)
         elif sequence in self.queue:
             self.queue.remove(sequence)
-            self.shares.leave(sequence.salt)
-        else:
-            return False
-        return True
+            self._forget(sequence)
 
     def plan(self, prefill_rows: float) -> Plan:
         """The next step, with work for at most `prefill_rows` (>= 1) rows beside the decode rows; its pages are taken.
@@ -118,7 +114,10 @@ class Scheduler:
         to read in the next step; or the deadlines of all have passed.
         """
         self.tree.expire()
-        plan = Plan(expired=self._expire())
+        plan = Plan(expired=self._deadlines.due(self._clock))
+        for sequence in plan.expired:
+            self.abort(sequence)
+        self.save_pinned()
         self._start("interactive")
         self._start("batch")
         waiting: dict[Priority, list[Sequence]] = {"interactive": [], "batch": []}
@@ -168,6 +167,10 @@ class Scheduler:
             self.abort(sequence)
         return ended
 
+    def save_pinned(self, patience: float = 0.0) -> bool:
+        """Write a few pinned pages to disk; see `PrefixTree.save_pinned`. `plan` does so by itself; this is for idle times."""
+        return self._spill is not None and self.tree.save_pinned(max(1, SAVE_BYTES // self._spill.page_bytes), patience)
+
     def close(self, *, save: bool) -> None:
         """Let go of the files on disk. save: first write there what is cached, for the next start."""
         if save:
@@ -191,19 +194,6 @@ class Scheduler:
             pages_on_disk=len(self._spill) if self._spill is not None else 0,
             restored_tokens=self._restored_tokens,
         )
-
-    def _expire(self) -> list[Sequence]:
-        """End the sequences whose deadline has passed."""
-        expired = []
-        now = self._clock() if self._deadlines else 0.0
-        while self._deadlines and self._deadlines[0][0] <= now:
-            sequence = heapq.heappop(self._deadlines)[2]
-            if self.abort(sequence):
-                expired.append(sequence)
-        if len(self._deadlines) > 2 * (len(self.running) + len(self.queue)) + 64:
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self.running or entry[2] in self.queue]
-            heapq.heapify(self._deadlines)
-        return expired
 
     def _start(self, priority: Priority) -> None:
         """Start queued sequences, as long as the next one fits."""
@@ -329,7 +319,11 @@ class Scheduler:
 
     def _end(self, sequence: Sequence) -> None:
         self._leave(sequence)
+        self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
         self.shares.leave(sequence.salt)
+        self._deadlines.discard(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -63,6 +63,11 @@ class Spill:
         return self._nbytes
 
     @property
+    def writing(self) -> bool:
+        """False once a write has failed: nothing is taken any more."""
+        return self._writing
+
+    @property
     def most_pages(self) -> int:
         """Pages that the bound has room for."""
         return self._max_bytes // segment_bytes(self._per_file, self.page_bytes) * self._per_file
