@@ -55,9 +55,15 @@ def build(kind: str, threads: int | None = None) -> Runner:
     if kind == "fake":
         return FakeProgram(pages=PAGES, max_rows=MAX_ROWS, max_sequences=MAX_SEQUENCES, tokens=range(VOCAB))
     program = pytest.importorskip("senryu.model.program")
-    spec = {"cohere2": COHERE, "qwen3": QWEN}[kind]
+    spec = COHERE if kind == "cohere2" else QWEN
     return program.Program(
-        spec, random_weights(spec), pages=PAGES, max_rows=MAX_ROWS, max_sequences=MAX_SEQUENCES, threads=threads
+        spec,
+        random_weights(spec),
+        pages=PAGES,
+        max_rows=MAX_ROWS,
+        max_sequences=MAX_SEQUENCES,
+        threads=threads,
+        kv="int8" if "int8" in kind else "float32",
     )
 
 
@@ -73,7 +79,7 @@ def requests() -> list[TokenRequest]:
     return made
 
 
-@pytest.fixture(scope="module", params=["fake", "cohere2", "qwen3"])
+@pytest.fixture(scope="module", params=["fake", "cohere2", "qwen3", "qwen3, K/V in int8"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

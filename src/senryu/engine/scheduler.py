@@ -118,8 +118,9 @@ class Scheduler:
         for sequence in plan.expired:
             self.abort(sequence)
         self.save_pinned()
-        self._start("interactive")
-        self._start("batch")
+        if self.queue:
+            self._start("interactive")
+            self._start("batch")
         waiting: dict[Priority, list[Sequence]] = {"interactive": [], "batch": []}
         most = max(1, RESTORE_BYTES // self._spill.page_bytes) if self._spill else 0
         for sequence in self.running:
@@ -130,7 +131,8 @@ class Scheduler:
             most -= restored
             if not more:
                 waiting[sequence.priority].append(sequence)
-        self._plan_prefill(plan, waiting, prefill_rows)
+        if waiting["interactive"] or waiting["batch"]:
+            self._plan_prefill(plan, waiting, prefill_rows)
         return plan
 
     def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, int]]:
