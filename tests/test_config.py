@@ -19,11 +19,14 @@ def test_defaults(tmp_path: Path) -> None:
     settings = load_settings({"SENRYU_HOME": str(tmp_path)})
     assert settings == Settings(home=tmp_path, threads=settings.threads)
     assert settings.threads >= 1
+    assert settings.weights == "int8"
+    assert settings.weight_cache == tmp_path / "cache" / "weights"
     assert settings.kernel_cache == tmp_path / "cache" / "kernels"
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
-    environ = write(tmp_path, 'api_key = "file"\nport = 1\nkv_cache_gb = 2\n')
+    environ = write(tmp_path, 'api_key = "file"\nport = 1\nkv_cache_gb = 2\ndrafts = false\n')
+    assert load_settings(environ).drafts is False
     assert load_settings(environ).api_key == "file"
     environ["SENRYU_API_KEY"] = "environment"
     assert load_settings(environ, port=None).api_key == "environment"
@@ -38,9 +41,11 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ("zzz = 1", "Known settings: host, port,"),
         ('port = "1"', "`port` should be a whole number, got '1'"),
         ("port = true", "`port` should be a whole number"),
+        ("drafts = 1", "`drafts` should be true or false, got 1"),
         ("max_requests = 0", "`max_requests` should be 1 or more"),
         ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
         ('kernels = "cuda"', "`kernels` should be auto or avx512 or avxvnni or avx2 or neon or numpy or fp32"),
+        ('weights = "int5"', "`weights` should be int8 or int4 or bf16, got 'int5'"),
         ("port = ", "cannot read"),
     ],
 )

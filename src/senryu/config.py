@@ -39,12 +39,16 @@ class Settings:
     """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
     kv: str = "int8"
     """Format of K/V pages: int8 (a scale per token and head) or float32."""
+    weights: str = "int8"
+    """Number format of the weights: int8, int4 or bf16. Has no meaning with kernels = "fp32", which reads them as they are."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
     kv_spill_gb: float = 4.0
     """Disk space, for each model, for K/V that no longer fits into memory; it outlives restarts. 0 keeps none."""
     max_sequences: int = 64
     """Requests that generate together; more wait in the queue."""
+    drafts: bool = True
+    """Guess tokens ahead and verify them together where that pays; answers are the same without."""
     max_requests: int = 1024
     """Requests in flight, waiting ones included; more are answered 529."""
     stall_timeout_s: float = 60.0
@@ -56,6 +60,11 @@ class Settings:
     def kernel_cache(self) -> Path:
         """Where compiled kernels are kept."""
         return self.home / "cache" / "kernels"
+
+    @property
+    def weight_cache(self) -> Path:
+        """Where packed weights are kept."""
+        return self.home / "cache" / "weights"
 
     @property
     def kv_spill(self) -> Path:
@@ -70,9 +79,11 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
     "kv": (str, "a string"),
+    "weights": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
     "kv_spill_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
+    "drafts": (bool, "true or false"),
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
@@ -80,6 +91,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
 _CHOICES = {
     "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
     "kv": ("int8", "float32"),
+    "weights": ("int8", "int4", "bf16"),
 }
 _LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
 
@@ -122,9 +134,9 @@ def _check(key: str, value: object, path: str) -> None:
         hint = f" Did you mean `{near[0]}`?" if near else f" Known settings: {', '.join(known)}."
         raise SenryuError("config_key", path=path, key=key, hint=hint)
     kind, wanted = _WANTED[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
-    if value not in _CHOICES.get(key, (value,)):
-        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(_CHOICES[key]), value=value)
+    if (choices := _CHOICES.get(key)) and value not in choices:
+        raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(choices), value=value)

@@ -51,6 +51,27 @@ def test_doctor_names_what_a_start_depends_on(call, tmp_path: Path) -> None:
     assert any(key.startswith("port_") and "taken" in value for key, value in facts.items() if isinstance(value, str))
 
 
+@pytest.mark.parametrize("weights", ["int8", "int4", "bf16"])
+def test_a_number_format_is_chosen_and_kept(call, tmp_path: Path, weights: str) -> None:
+    (tmp_path / "config.toml").write_text('kv_cache_gb = 0.2\nkernels = "numpy"\n')
+    first = call("run", "nano", "Hello!", "--max-tokens", "4", "--weights", weights)
+    assert first.stdout.strip()
+    assert call("run", "nano", "Hello!", "--max-tokens", "4", "--weights", weights).stdout == first.stdout
+    facts = json.loads(call("doctor", "--json", "--weights", weights).stdout)
+    assert facts["weights"] == weights
+    assert "(1 packed, " in facts["weight_cache"]
+    (file,) = (tmp_path / "cache" / "weights").glob("*/*")
+    assert "(1 verified, 0 damaged)" in json.loads(call("doctor", "--verify", "--json").stdout)["weight_cache"]
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+    damaged = call("doctor", "--verify", "--json")
+    assert "(1 verified, 1 damaged)" in json.loads(damaged.stdout)["weight_cache"]
+    assert str(file) in damaged.stderr
+    assert not file.exists()
+
+
 def test_run_prints_the_answer_and_nothing_else(call) -> None:
     first = call("run", "nano", "Hello!", "--max-tokens", "24")
     assert first.exit_code == 0
@@ -87,6 +108,7 @@ def test_a_bench_reports_its_machine(call) -> None:
         (("serve", "--host", "0.0.0.0"), "--api-key"),
         (("serve", "--model", "nanoo"), "nano"),
         (("run", "path:/nowhere", "Hello"), "/nowhere"),
+        (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
     ],
 )
 def test_a_wrong_start_says_what_to_do(call, arguments: tuple[str, ...], hint: str) -> None:

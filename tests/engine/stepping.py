@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from dataclasses import replace
 
+from senryu.engine.draft import Drafter
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import Sampling, TokenRequest
 from senryu.engine.scheduler import Scheduler
@@ -19,15 +21,9 @@ class Bench:
         """pages: how many of the program's pages may be used; all by default. options: the scheduler's."""
         self.runner = runner
         pages = runner.pages if pages is None else pages
-        self.scheduler = Scheduler(
-            pages=pages,
-            page_size=runner.page_size,
-            max_rows=runner.max_rows,
-            max_sequences=runner.max_sequences,
-            store=runner,
-            **options,
-        )
-        self.filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=pages)
+        limits = {name: getattr(runner, name) for name in ("max_rows", "max_sequences", "max_sampled")}
+        self.scheduler = Scheduler(pages=pages, page_size=runner.page_size, store=runner, **limits, **options)
+        self.filler = BatchFiller(max_pages=pages, vocab=runner.spec.vocab, **limits)
         self.expired: list[Sequence] = []
         self.outputs: dict[Sequence, list[int]] = {}
         self.proofs: dict[Sequence, list[int]] = {}  # a checksum of the logits that each token was drawn from
@@ -38,8 +34,8 @@ class Bench:
         self.outputs[sequence], self.proofs[sequence] = [], []
         return sequence
 
-    def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, int]]:
-        """One step; returns who got which token."""
+    def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, list[int]]]:
+        """One step; returns who got which tokens."""
         plan = self.scheduler.plan(prefill_rows)
         self.scheduler.check()
         self.expired += plan.expired
@@ -51,9 +47,11 @@ class Bench:
         logits = self.runner.logits if getattr(self.runner, "kernels", "numpy") not in ("numpy", "fp32") else None
         outputs = self.scheduler.commit(plan, sampled)
         self.scheduler.check()
-        for i, (sequence, token) in enumerate(outputs):
-            self.outputs[sequence].append(token)
-            self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
+        starts = [sum(plan.samples[:i]) for i, samples in enumerate(plan.samples) if samples]
+        for start, (sequence, tokens) in zip(starts, outputs, strict=True):
+            self.outputs[sequence] += tokens
+            for i, token in enumerate(tokens, start):
+                self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
         return outputs
 
     def restoring(self) -> bool:
@@ -69,6 +67,29 @@ class Bench:
     def answer(self, sequence: Sequence) -> tuple[list[int], list[int]]:
         """Tokens, and checksums of their logits."""
         return self.outputs[sequence], self.proofs[sequence]
+
+
+class Oracle(Drafter):
+    """Drafts up to ten tokens for each sequence: its true answer, in which some tokens are wrong."""
+
+    def __init__(self, truth: dict[tuple[int, ...], list[int]], vocab: int, seed: int = 0, error_rate: float = 0.2) -> None:
+        """truth: prompt -> answer; other prompts get random drafts."""
+        super().__init__()
+        self.truth, self.vocab, self.error_rate = truth, vocab, error_rate
+        self.random = random.Random(seed)
+
+    def draft(self, sequences, room: int) -> None:
+        for sequence in sequences:
+            ids = tuple(sequence.tokens[: sequence.prompt].tolist())
+            answer = self.truth.get(ids, [self.random.randrange(self.vocab) for _ in range(sequence.length + 10)])
+            drafts = [
+                self.random.randrange(self.vocab) if self.random.random() < self.error_rate else token
+                for token in answer[sequence.length - sequence.prompt :]
+            ]
+            most = min(self.random.randint(0, 10), room, len(sequence.tokens) - sequence.length - 1, len(drafts))
+            sequence.tokens[sequence.length : sequence.length + most] = drafts[:most]
+            sequence.drafted = most
+            room -= most
 
 
 def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"", **more) -> TokenRequest:

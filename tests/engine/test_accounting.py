@@ -1,4 +1,7 @@
-"""Any mix of add, abort, time and step keeps every page accounted for, and leaves each request's tokens as they are alone."""
+"""Any mix of add, abort, time and step keeps every page accounted for, and leaves each request's tokens as they are alone.
+
+With drafts, right and wrong: their rows take and give back pages like any other.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from stepping import Bench, request, solo
+from stepping import Bench, Oracle, request, solo
 
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import Breakpoint
@@ -24,9 +27,10 @@ class Mix(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.folder = tempfile.TemporaryDirectory()
+        self.drafter = Oracle({}, 4096)
         spill = Spill(Path(self.folder.name), 1 << 16, fingerprint="fake", page_bytes=4 * PAGE)
         runner = FakeProgram(pages=PAGES, max_rows=96, max_sequences=4)
-        self.bench = Bench(runner, spill=spill, deep=200.0, clock=lambda: self.now)
+        self.bench = Bench(runner, drafter=self.drafter, spill=spill, deep=200.0, clock=lambda: self.now)
         self.wanted = {}
         self.order = []
 
@@ -51,6 +55,7 @@ class Mix(RuleBasedStateMachine):
             breakpoints=tuple(Breakpoint(max(1, int(part * len(ids))), ttl) for part, ttl in points),
             deadline=None if patience is None else self.now + patience,
         )
+        self.drafter.truth[wanted.ids] = solo(wanted)
         sequence = self.bench.add(wanted)
         self.wanted[sequence] = wanted
         self.order.append(sequence)
@@ -100,6 +105,7 @@ class Mix(RuleBasedStateMachine):
         for sequence, wanted in self.wanted.items():
             tokens = self.bench.outputs[sequence]
             expected = solo(wanted)
+            assert len(tokens) <= wanted.max_tokens
             assert tokens == (expected if sequence.finish else expected[: len(tokens)])
         assert all(one.deadline <= self.now and not one.finish for one in self.bench.expired)
 

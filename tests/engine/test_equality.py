@@ -2,8 +2,8 @@
 
 The same requests alone with the prompt in one step, cut into chunks, in one batch, over cached prefixes, on a pool so
 small that they queue and evict, over pages from disk, paused for others, beside neighbours that are aborted, on one thread
-or two. Once over the fake program,
-whose tokens depend on every id found through the page table, and over compiled programs of tiny random models.
+or two, with right and wrong drafts. Once over the fake program, whose tokens depend on every id found through the page
+table, and over compiled programs of tiny random models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stepping import Bench, request
+from stepping import Bench, Oracle, request
 
 from senryu.engine.fake import FakeProgram
 from senryu.engine.interface import TokenRequest
@@ -155,8 +155,11 @@ def test_decoded_pages_serve_as_a_prefix(runner: Runner) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int) -> None:
     """Staggered arrivals, aborted neighbours, random budgets, and pages for about two requests at a time."""
+    come_and_go(Bench(runner, pages=11), alone, seed)
+
+
+def come_and_go(bench: Bench, alone, seed: int) -> None:
     draw = random.Random(seed)
-    bench = Bench(runner, pages=11)
     waiting = list(enumerate(requests()))
     draw.shuffle(waiting)
     sequences, neighbours = {}, []
@@ -172,13 +175,55 @@ def test_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int
     assert [bench.answer(sequences[i]) for i in range(len(sequences))] == alone
 
 
+def oracle(alone, seed: int = 0, error_rate: float = 0.2) -> Oracle:
+    return Oracle({one.ids: tokens for one, (tokens, _) in zip(requests(), alone)}, VOCAB, seed, error_rate)
+
+
+@pytest.mark.parametrize(("chunk", "error_rate"), [(7, 0.2), (64, 0.0), (MAX_ROWS, 0.2), (MAX_ROWS, 1.0)])
+def test_with_drafts(runner: Runner, alone, chunk: int, error_rate: float) -> None:
+    """Greedy and sampled, to the bit of the logits that each token was drawn from."""
+    bench = Bench(runner, drafter=oracle(alone, error_rate=error_rate))
+    sequences = [bench.add(wanted) for wanted in requests()]
+    bench.finish(chunk)
+    assert [bench.answer(sequence) for sequence in sequences] == alone
+    stats = bench.scheduler.stats()
+    assert stats.drafted > 20
+    assert stats.accepted < stats.drafted / 10 if error_rate == 1 else stats.accepted > stats.drafted / 4
+    wrong = stats.drafted - stats.accepted
+    assert wrong > len(sequences) if error_rate else wrong <= len(sequences)  # a stop id that was drafted saves no step
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drafts_while_neighbours_come_and_go_on_a_small_pool(runner: Runner, alone, seed: int) -> None:
+    come_and_go(Bench(runner, pages=11, drafter=oracle(alone, seed)), alone, seed)
+
+
+def test_pages_decoded_with_wrong_drafts_serve_as_a_prefix(runner: Runner) -> None:
+    """K/V of rejected rows never reaches the prefix tree."""
+    first = request(requests()[0].ids, 150)
+    plain = Bench(runner)
+    sequence = plain.add(first)
+    plain.finish()
+    answer = plain.outputs[sequence]
+    bench = Bench(runner, drafter=Oracle({first.ids: answer}, VOCAB, 1, 0.3))
+    sequence = bench.add(first)
+    bench.finish()
+    assert bench.outputs[sequence] == answer
+    turn = request([*first.ids, *answer, 7], 20)
+    warm, cold = bench.add(turn), plain.add(turn)
+    bench.finish()
+    plain.finish(MAX_ROWS)
+    assert warm.cached == 150
+    assert bench.answer(warm) == plain.answer(cold)
+
+
 def test_through_the_disk(runner: Runner, alone, tmp_path: Path) -> None:
     """Pages that were evicted and read back, some after a restart, answer as those that were computed."""
     page_bytes = len(runner.read_page(0))
     restored = 0
     for _ in range(2):
         spill = Spill(tmp_path, 1 << 26, fingerprint=runner.fingerprint, page_bytes=page_bytes)
-        bench = Bench(runner, pages=6, spill=spill)
+        bench = Bench(runner, pages=6, spill=spill, drafter=oracle(alone))
         for _ in range(2):
             for wanted, expected in zip(requests(), alone):
                 sequence = bench.add(wanted)
@@ -193,12 +238,12 @@ def test_through_the_disk(runner: Runner, alone, tmp_path: Path) -> None:
 
 def test_paused_for_others(runner: Runner, alone) -> None:
     """Batch requests that give their pages up in the middle of a prompt or an answer go on as if nothing had been."""
-    bench = Bench(runner, pages=11)
+    bench = Bench(runner, pages=11, drafter=oracle(alone))
     sequences = [bench.add(replace(wanted, priority="batch")) for wanted in requests()]
     paused, urgent = set(), 0
     draw = random.Random(1)
     while bench.scheduler.busy:
-        if draw.random() < 0.1 and urgent < 10:
+        if draw.random() < 0.3 and urgent < 10:
             urgent += 1
             bench.add(request([draw.randrange(VOCAB) for _ in range(200)], 100))
         bench.step(40)

@@ -185,7 +185,7 @@ def test_extreme_sampling_fits_the_batch() -> None:
     bench = Bench(FakeProgram())
     bench.add(TokenRequest((70,), 1, Sampling(temperature=1e-300, top_p=1e-300, top_k=1 << 80, seed=1 << 80)))
     batch = bench.filler.fill(bench.scheduler.plan(1))
-    batch.check(vocab=4096, pages=4096, max_rows=512, max_sequences=64)
+    batch.check(vocab=4096, pages=4096, max_rows=512, max_sequences=64, max_sampled=80)
 
 
 def test_interactive_starts_and_prefills_before_batch() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from senryu.kernels import Kernels, reference
-from senryu.kernels.layout import STEP, Operation, aligned, encode, operation, records
+from senryu.kernels import Kernels, pack, reference
+from senryu.kernels.layout import BITS, STEP, Operation, aligned, encode, operation, records
 
 CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)
 
@@ -58,3 +58,15 @@ def both(kernels: Kernels, kind: str, values: dict[str, Any], **fields: Any) -> 
     compiled(kernels, pair[0], values)
     reference.TWINS[kind](pair[1], values)
     return pair[0], pair[1]
+
+
+def matrix_fields(matrix: pack.PackedMatrix) -> dict[str, Any]:
+    """The fields of a "gemm" that come from its matrix."""
+    columns = {"w": matrix.packed, "w_scale": getattr(matrix, "scale", None), "w_offset": getattr(matrix, "offset", None)}
+    return columns | {
+        "format": BITS[matrix.format],
+        "bias": matrix.bias,
+        "k": matrix.k,
+        "panels": matrix.panels,
+        "rows": "rows",
+    }

@@ -54,7 +54,9 @@ def rounded(pool: np.ndarray, head_dim: int) -> np.ndarray:
     return pool8
 
 
-def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window: int, threads: int = 1) -> np.ndarray:
+def run(
+    kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window: int, threads: int = 1, which: str = "rows"
+) -> np.ndarray:
     """plan, attend and gather; what o_proj would read, before it is quantised."""
     shape = {name: fields[name] for name in ("heads", "kv_heads", "head_dim")}
     rows, width, state = values["rows"], shape["heads"] * shape["head_dim"], shape["head_dim"] + STATE_EXTRA
@@ -63,10 +65,13 @@ def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window
     record = step_record(values)  # one record for all three: the plan writes into it
     groups = {"heads": shape["heads"], "kv_heads": shape["kv_heads"]}
     compiled(kernels, operation("plan", **groups, threads=threads, capacity=512), record)
-    compiled(kernels, operation("attend", **fields, window=window, out=out, scratch=scratch, partial=partial), record)
-    rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32))}
-    compiled(kernels, operation("gather", x=out, **shape, partial=partial, **rest), record)
-    q, scale = reference.quantize(out)
+    place = {"out": out, "scratch": scratch, "partial": partial, "rows": which}
+    compiled(kernels, operation("attend", **fields, window=window, **place), record)
+    rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32)), "out_sums": None}
+    compiled(kernels, operation("gather", x=out, **shape, partial=partial, **rest, rows=which), record)
+    chosen = values["sample_rows"] if which == "sampled" else slice(None)
+    q, scale = np.zeros_like(rest["out"]), np.zeros_like(rest["out_scale"])
+    q[: len(out[chosen])], scale[: len(out[chosen])] = reference.quantize(out[chosen])
     np.testing.assert_array_equal(rest["out"], q)
     np.testing.assert_array_equal(rest["out_scale"], scale)
     return out
@@ -74,7 +79,7 @@ def run(kernels: Kernels, values: dict[str, Any], fields: dict[str, Any], window
 
 def twin(values: dict[str, Any], fields: dict[str, Any], window: int) -> np.ndarray:
     out = np.zeros((values["rows"], fields["heads"] * fields["head_dim"]), np.float32)
-    reference.attend(operation("attend", **fields, window=window, out=out, scratch=None, partial=None), values)
+    reference.attend(operation("attend", **fields, window=window, out=out, scratch=None, partial=None, rows="rows"), values)
     return out
 
 
@@ -149,6 +154,17 @@ def test_a_row_does_not_depend_on_its_chunk(compiled_kernels: Kernels, kv: str) 
         alone = dict(values, rows=1, positions=np.int32([row]), row_start=np.int32([0, 1]))
         one = run(compiled_kernels, alone, fields | {"qkv": copy(fields["qkv"][row : row + 1])}, 0)
         np.testing.assert_array_equal(one[0], whole[row])
+
+
+@pytest.mark.parametrize("kv", ["float32", "int8"])
+def test_rows_that_are_not_sampled_may_be_left_out(compiled_kernels: Kernels, kv: str) -> None:
+    """In the last layer: blocks without a sampled row are skipped, the others are what they were."""
+    values, fields = case([(0, 150), (70, 1)], 6, 2, 32, kv)
+    whole = run(compiled_kernels, values, fields, 0)
+    chosen = dict(values, sampled=2, sample_rows=np.array([149, 150], np.int32))
+    some = run(compiled_kernels, chosen, fields, 0, which="sampled")
+    np.testing.assert_array_equal(some[[149, 150]], whole[[149, 150]])
+    assert not some[:100].any()
 
 
 def test_slots_beyond_a_row_are_never_read_into_it(compiled_kernels: Kernels) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from senryu.kernels import Batch
 
-LIMITS = {"vocab": 100, "pages": 8, "max_rows": 200, "max_sequences": 3}
+LIMITS = {"vocab": 100, "pages": 8, "max_rows": 200, "max_sequences": 3, "max_sampled": 4}
 
 
 def good() -> Batch:
@@ -75,6 +75,8 @@ def test_limits_of_a_step() -> None:
     for name, value in {"max_rows": 3, "max_sequences": 1}.items():
         with pytest.raises(ValueError, match="fit in a step"):
             good().check(**(LIMITS | {name: value}))
+    with pytest.raises(ValueError, match="at most 1 can be sampled"):
+        good().check(**(LIMITS | {"max_sampled": 1}))
 
 
 @pytest.mark.parametrize("field", ["tokens", "page_table", "temperature", "seeds"])
@@ -83,3 +85,16 @@ def test_wrong_types(field: str) -> None:
     for wrong in (getattr(batch, field).astype(np.int64), getattr(batch, field)[None], [1, 2]):
         with pytest.raises(TypeError, match=field):
             replace(batch, **{field: wrong}).check(**LIMITS)
+
+
+def test_masks_are_checked_but_not_read() -> None:
+    masks, ready = np.zeros((2, 4), np.uint32), np.zeros(1, np.int64)
+    replace(good(), masks=masks, masks_ready=ready).check(**LIMITS)
+    for wrong in (masks[:1], masks[:, :3].copy(), np.zeros((2, 5), np.uint32)):
+        with pytest.raises(ValueError, match="masks"):
+            replace(good(), masks=wrong, masks_ready=ready).check(**LIMITS)
+    for wrong in (masks.astype(np.int32), np.zeros((2, 8), np.uint32)[:, ::2]):
+        with pytest.raises(TypeError, match="masks"):
+            replace(good(), masks=wrong, masks_ready=ready).check(**LIMITS)
+    with pytest.raises(TypeError, match="masks_ready"):
+        replace(good(), masks=masks).check(**LIMITS)

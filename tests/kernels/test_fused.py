@@ -16,8 +16,18 @@ def floats(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def quantized_rows(rows: int, n: int) -> dict[str, np.ndarray]:
-    return {"out": np.zeros((rows, n), np.uint8), "out_scale": np.zeros(rows, np.float32)}
+def quantized_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    return {"out": np.zeros((rows, n), np.uint8), "out_scale": np.zeros(rows, np.float32), "out_sums": None}
+
+
+def summed_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    """What an int4 matrix reads."""
+    return quantized_rows(rows, n) | {"out_sums": np.zeros((rows, -(-n // 128)), np.int32)}
+
+
+def float_rows(rows: int, n: int) -> dict[str, np.ndarray | None]:
+    """What a bf16 matrix reads."""
+    return {"out": np.zeros((rows, n), np.float32), "out_scale": None, "out_sums": None}
 
 
 def same(fast: Any, twin: Any, *names: str) -> None:
@@ -46,10 +56,41 @@ def test_norm(compiled_kernels: Kernels, centred: int, n: int) -> None:
     same(fast, twin, "out", "out_scale")
     assert fast.out_scale[2] == 0
     assert (fast.out[2] == 128).all()
-    chosen = step(rows=5, sampled=2, sample_rows=np.array([4, 1], np.int32))
-    fast, twin = both(compiled_kernels, "norm", chosen, rows="sampled", **fields)
+    fast, twin = both(compiled_kernels, "norm", step(rows=5, sampled=2), rows="sampled", **fields)
     same(fast, twin, "out", "out_scale")
     assert not fast.out[2:].any()
+
+
+def test_pick(compiled_kernels: Kernels) -> None:
+    chosen = step(rows=5, sampled=2, sample_rows=np.array([4, 1], np.int32))
+    x = floats(1, 5, 48)
+    fast, twin = both(compiled_kernels, "pick", chosen, x=x, n=48, out=np.zeros((3, 48), np.float32))
+    same(fast, twin, "out")
+    np.testing.assert_array_equal(fast.out, [x[4], x[1], np.zeros(48)])
+
+
+@pytest.mark.parametrize("n", [16, 128, 144, 1024])
+def test_norm_for_other_formats(compiled_kernels: Kernels, n: int) -> None:
+    x, weight = floats(1, 5, n) * 3 + 1, floats(2, n)
+    x[2] = 0
+    fields = {"x": x, "weight": weight, "n": n, "eps": 1e-5, "centred": 1, "rows": "rows"}
+    fast, twin = both(compiled_kernels, "norm", step(rows=5), **fields, **summed_rows(5, n))
+    same(fast, twin, "out", "out_scale", "out_sums")
+    assert fast.out_sums.any()
+    plain, twin = both(compiled_kernels, "norm", step(rows=5), **fields, **float_rows(5, n))
+    same(plain, twin, "out")
+    np.testing.assert_array_equal(reference.quantize(plain.out)[0], fast.out)
+
+
+@pytest.mark.parametrize(("n", "block"), [(96, 0), (144, 16), (704, 64)])
+def test_glu_for_other_formats(compiled_kernels: Kernels, n: int, block: int) -> None:
+    fields = {"x": floats(3, 4, 2 * n) * 8, "n": n, "block": block, "rows": "rows"}
+    fast, twin = both(compiled_kernels, "glu", step(rows=4), **fields, **summed_rows(4, n))
+    same(fast, twin, "x", "out", "out_scale", "out_sums")
+    assert fast.out_sums.any()
+    plain, twin = both(compiled_kernels, "glu", step(rows=4), **fields, **float_rows(4, n))
+    same(plain, twin, "x", "out")
+    np.testing.assert_array_equal(plain.out, fast.x[:, :n])
 
 
 def test_quantisation_rounds_half_to_even() -> None:
@@ -63,7 +104,7 @@ def test_quantisation_rounds_half_to_even() -> None:
 def test_glu(compiled_kernels: Kernels, n: int, block: int) -> None:
     x = floats(3, 4, 2 * n) * 8
     x[1, 0], x[1, 1] = 200, -200  # beyond where exp must be clamped
-    fast, twin = both(compiled_kernels, "glu", step(rows=4), x=x, n=n, block=block, **quantized_rows(4, n))
+    fast, twin = both(compiled_kernels, "glu", step(rows=4), x=x, n=n, block=block, rows="rows", **quantized_rows(4, n))
     same(fast, twin, "x", "out", "out_scale")
     gate, up = x[:, :n].astype(np.float64), x[:, n:]
     plain = gate / (1 + np.exp(-gate)) * up

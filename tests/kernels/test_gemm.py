@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import both, step
+from harness import both, matrix_fields, step
 
 from senryu.kernels import Kernels, pack
-from senryu.kernels.layout import INT8, aligned
+from senryu.kernels.layout import aligned
 
 
 def matrix(rng: np.random.Generator, n: int, k: int, bias: bool = True) -> pack.PackedMatrix:
@@ -18,9 +18,8 @@ def matrix(rng: np.random.Generator, n: int, k: int, bias: bool = True) -> pack.
     return packed
 
 
-def fields(m: pack.PackedMatrix) -> dict[str, object]:
-    columns = {"format": INT8, "a_sums": None, "w": m.packed, "w_scale": m.scale, "w_offset": m.offset, "bias": m.bias}
-    return columns | {"k": m.k, "panels": m.panels, "rows": "rows"}
+def fields(m: pack.Int8Matrix) -> dict[str, object]:
+    return matrix_fields(m) | {"a_sums": None}
 
 
 @pytest.mark.parametrize(

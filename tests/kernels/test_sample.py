@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import both, step
+from harness import both, compiled, copy, step
 
 from senryu.kernels import Kernels, reference
-from senryu.kernels.layout import BUCKETS
+from senryu.kernels.layout import BUCKETS, operation
 
 
 def sample(kernels: Kernels, logits: np.ndarray, **how: Any) -> np.ndarray:
     """Both paths on rows of logits, checked equal."""
     rows, vocab = logits.shape
+    masks = how.pop("masks", None)
     padded = np.zeros((rows, -(-vocab // 64) * 64), np.float32)
     padded[:, :vocab] = logits
     kinds = {"temperature": np.float32, "top_p": np.float32, "top_k": np.int32, "seeds": np.uint64, "positions": np.int32}
@@ -24,6 +26,7 @@ def sample(kernels: Kernels, logits: np.ndarray, **how: Any) -> np.ndarray:
         sampled=rows,
         sample_rows=np.arange(rows, dtype=np.int32),
         **{name: np.ascontiguousarray(np.broadcast_to(usual[name], rows).astype(kind)) for name, kind in kinds.items()},
+        **({} if masks is None else {"masks": masks, "masks_ready": np.ones(1, np.int64)}),
     )
     fast, twin = both(
         kernels,
@@ -82,6 +85,71 @@ def test_the_draw_depends_on_seed_position_and_logits_alone(compiled_kernels: Ke
     assert len(set(out.tolist())) > 2
     alone = sample(compiled_kernels, x[:1], positions=np.array([8]), seeds=np.array([1], np.uint64))
     assert alone[0] == out[1]
+
+
+def masks_of(allowed: np.ndarray) -> np.ndarray:
+    """uint32 [rows, ceil(vocab / 32)] of bool [rows, vocab]; bits past the vocabulary are set: they must not count."""
+    rows, vocab = allowed.shape
+    bits = np.ones((rows, -(-vocab // 32) * 32), bool)
+    bits[:, :vocab] = allowed
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint32)
+
+
+@pytest.mark.parametrize("vocab", [77, 300, 4096])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.9), (40, 0.7), (5000, 0.5), (40, 0.999999)])
+def test_masked_tokens_are_as_if_their_logits_were_minus_infinity(
+    compiled_kernels: Kernels, vocab: int, top_k: int, top_p: float
+) -> None:
+    x = logits(5, 60, vocab)
+    allowed = np.random.default_rng(6).random((60, vocab)) < np.repeat([0.5, 0.02, 1.0], 20)[:, None]
+    allowed[np.arange(60), x.argmin(1)] = True  # never none, and one that would not have been drawn
+    for temperature in (0.0, 0.8):
+        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seeds": np.arange(60)}
+        out = sample(compiled_kernels, x, masks=masks_of(allowed), **how)
+        assert allowed[np.arange(60), out].all()
+        np.testing.assert_array_equal(out, sample(compiled_kernels, np.where(allowed, x, np.float32(-np.inf)), **how))
+        np.testing.assert_array_equal(out[40:], sample(compiled_kernels, x, **how)[40:])  # a full mask changes nothing
+
+
+def test_a_row_with_one_allowed_token_takes_it(compiled_kernels: Kernels) -> None:
+    x = logits(7, 50, 500)
+    only = np.arange(50) * 10 % 500
+    allowed = np.zeros((50, 500), bool)
+    allowed[np.arange(50), only] = True
+    for how in ({"temperature": 0}, {"temperature": 1e6}, {"top_k": 3, "top_p": 0.5}, {"top_k": 400}, {"temperature": 1e-6}):
+        np.testing.assert_array_equal(sample(compiled_kernels, x, masks=masks_of(allowed), **how), only)
+
+
+def test_the_kernel_waits_until_the_masks_are_ready(compiled_kernels: Kernels) -> None:
+    x = logits(8, 2, 100)
+    masks, ready = np.full((2, 4), 0xFFFFFFFF, np.uint32), np.zeros(1, np.int64)
+    values = step(
+        rows=2,
+        sampled=2,
+        sample_rows=np.arange(2, dtype=np.int32),
+        temperature=np.zeros(2, np.float32),
+        masks=masks,
+        masks_ready=ready,
+    )
+    padded = np.zeros((2, 128), np.float32)
+    padded[:, :100] = x
+
+    def fill() -> None:
+        masks[...] = 0
+        masks[:, 1] = 1 << 5
+        ready[0] = 1
+
+    outs = []
+    for run in (lambda op: compiled(compiled_kernels, op, values), lambda op: reference.TWINS["sample"](op, values)):
+        masks[...], ready[0] = 0xFFFFFFFF, 0
+        scratch = {"weights": np.zeros((1, 128), np.float32), "histogram": np.zeros((1, 2 * BUCKETS), np.float64)}
+        op = operation("sample", logits=copy(padded), vocab=100, out=np.full(2, -1, np.int32), **scratch)
+        timer = threading.Timer(0.05, fill)
+        timer.start()
+        run(op)
+        timer.join()
+        outs.append(op.out.tolist())
+    assert outs == [[37, 37], [37, 37]]
 
 
 def test_draws_follow_the_softmax(compiled_kernels: Kernels) -> None:

@@ -213,7 +213,7 @@ def test_describe(family: str, tmp_path: Path) -> None:
     assert facts["bytes"] == 4 * facts["parameters"]
     assert facts["parameters"] < facts["int8_bytes"] < 1.3 * facts["parameters"]
     assert (facts["family"], facts["layers"], facts["heads"], facts["kv_heads"]) == (family, 4, 4, 2)
-    assert facts["kv_bytes_per_token"] == 4 * 2 * 2 * facts["head_dim"] * 4  # layers, heads, K and V, float32
+    assert facts["kv_bytes_per_token"] == 4 * 2 * (2 * facts["head_dim"] + 8)  # layers, heads; K and V in int8, two scales
     assert (facts["context"], facts["vocab"], facts["dtype"], facts["licence"]) == (256, 97, "f32", "apache-2.0")
     assert facts["template"] is True
     json.dumps(facts)

@@ -11,9 +11,11 @@ import pytest
 from programs import MakeProgram
 
 from senryu.kernels import reference
-from senryu.kernels.layout import COUNTER, FUNCTION, Operation
+from senryu.kernels.layout import COUNTER, FUNCTION, GROUP, Operation
+from senryu.kernels.pack import Format, narrow, widen
+from senryu.model.layers import head_format
 from senryu.model.program import Program
-from senryu.model.quantize import quantize_rows
+from senryu.model.quantize import quantize_groups, quantize_rows
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import forward
 
@@ -40,11 +42,15 @@ def test_fp32_path_is_the_definition(make_program: MakeProgram, family: str) -> 
 
 
 @FAMILIES
-def test_int8_stays_within_the_propagated_rounding_error(make_program: MakeProgram, family: str) -> None:
-    """Bound: every matrix adds relative noise e = |y_int8 - y| / |y| = sqrt(ex^2 + ew^2), ex and ew being the relative rounding
-    errors of its rows and weights, measured here on the fp32 activations. What lies between matrices (norm, softmax, gate,
-    residual) passes relative noise on with a gain of at most 2 (a product of two noisy factors), and roundings of
-    different matrices are independent: the logits' relative error is at most 2 * sqrt(sum over all matrices of e^2).
+@pytest.mark.parametrize(("format", "most"), [("int8", 0.25), ("int4", 0.9), ("bf16", 0.03)])
+def test_formats_stay_within_the_propagated_rounding_error(
+    make_program: MakeProgram, family: str, format: Format, most: float
+) -> None:
+    """Bound: every matrix adds relative noise e = |y_format - y| / |y| = sqrt(ex^2 + ew^2), ex and ew being the relative
+    rounding errors of its rows and weights, measured here on the fp32 activations. What lies between matrices (norm,
+    softmax, gate, residual) passes relative noise on with a gain of at most 2 (a product of two noisy factors), and
+    roundings of different matrices are independent: the logits' relative error is at most 2 * sqrt(sum over all matrices
+    of e^2).
     """
     spec, weights, ids = setup(family)
     exact = make_program(spec, weights, kernels="fp32")
@@ -55,13 +61,23 @@ def test_int8_stays_within_the_propagated_rounding_error(make_program: MakeProgr
         if op.kind == "gemm":
             x = op.a[: step[op.rows], : op.k]
             q, scale = reference.quantize(x)
-            ex = relative((q.astype(np.float32) - 128) * scale[:, None], x)
-            w, w_scale = quantize_rows(op.w)
-            square += ex**2 + relative(w * w_scale[:, None], op.w) ** 2
+            ex = 0.0 if format == "bf16" else relative((q.astype(np.float32) - 128) * scale[:, None], x)
+            square += ex**2 + relative(rounded(op.w, head_format(format) if op.rows == "sampled" else format), op.w) ** 2
     bound = 2 * np.sqrt(square)
-    assert bound < 0.25
-    got = programs.logits_in_chunks(make_program(spec, weights), ids, TOKENS, [5, 2, 9])
-    assert relative(got, forward(spec, weights, ids)) < bound
+    assert bound < most
+    got = programs.logits_in_chunks(make_program(spec, weights, format=format), ids, TOKENS, [5, 2, 9])
+    assert 0 < relative(got, forward(spec, weights, ids)) < bound
+
+
+def rounded(w: np.ndarray, format: Format | None) -> np.ndarray:
+    """Weights as the format holds them."""
+    if format == "bf16":
+        return widen(narrow(w))
+    if format == "int8":
+        q, scale = quantize_rows(w)
+        return q * scale[:, None]
+    nibbles, half = quantize_groups(w)
+    return (nibbles.astype(np.float32) - 8) * np.repeat(widen(half), GROUP, axis=1)[:, : w.shape[1]]
 
 
 def _open_step(program: Program, ids: np.ndarray) -> reference.Step:
@@ -100,7 +116,21 @@ def test_every_operation_equals_its_twin(make_program: MakeProgram, family: str)
 
 def _buffers(op: Operation) -> dict[str, np.ndarray]:
     """What an operation may write."""
-    names = ("x", "out", "out_scale", "a", "a_scale", "qkv", "pool", "logits", "scratch", "partial", "weights", "histogram")
+    names = (
+        "x",
+        "out",
+        "out_scale",
+        "out_sums",
+        "a",
+        "a_scale",
+        "qkv",
+        "pool",
+        "logits",
+        "scratch",
+        "partial",
+        "weights",
+        "histogram",
+    )
     return {name: op.values[name] for name in names if isinstance(op.values.get(name), np.ndarray)}
 
 
@@ -198,6 +228,10 @@ def test_refusals(make_program: MakeProgram) -> None:
     spec, weights, ids = setup("llama")
     with pytest.raises(ValueError, match="avx512"):
         Program(spec, weights, pages=1, kernels="cuda")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="int8, int4, bf16"):
+        Program(spec, weights, pages=1, kernels="numpy", format="int5")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="not in int4"):
+        Program(spec, weights, pages=1, kernels="fp32", format="int4")
     with pytest.raises(ValueError, match="at least 1"):
         Program(spec, weights, pages=0)
     odd = ModelSpec(family="llama", **(programs.PLAIN | {"ffn": 100}))

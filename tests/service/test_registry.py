@@ -68,8 +68,8 @@ def test_control_groups_limit_memory(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == 8000 * 1024
 
 
-def test_an_engine_of_a_random_shape() -> None:
-    spec, engine = load_engine(replace(SETTINGS, kv_cache_gb=0.05), "shape:tiny")
+def test_an_engine_of_a_random_shape(tmp_path: Path) -> None:
+    spec, engine = load_engine(replace(SETTINGS, home=tmp_path, kv_cache_gb=0.05), "shape:tiny")
     assert spec == SPEC
     assert engine.max_context == 50_000_000 // PAGE * 64
     asyncio.run(engine.close())

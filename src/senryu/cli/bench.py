@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from senryu.cli.output import CompileProgress, print_json, print_table, say
+from senryu.cli.output import CompileProgress, Weights, print_json, print_table, say
 
 
 def bench(
@@ -17,6 +17,7 @@ def bench(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after them.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; medians are shown.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.", show_default=False)] = None,
+    weights: Weights = None,
     peer: Annotated[str | None, typer.Option(help="Measure a peer in turns, same shape: llama.cpp (needs --shape).")] = None,
     peer_python: Annotated[str | None, typer.Option(help="The Python that has llama-cpp-python and gguf.")] = None,
     quant: Annotated[str, typer.Option(help="The peer's number format: q8_0, q4_0 or q4_k_m.")] = "q8_0",
@@ -31,9 +32,10 @@ def bench(
     if peer is not None and (peer != "llama.cpp" or shape is None or peer_python is None):
         say("senryu bench: a peer needs a random shape and its Python: --peer llama.cpp --shape 0.3b --peer-python PATH")
         raise typer.Exit(2)
-    settings = load_settings(threads=threads)
+    # without drafts: random prompts are answered with repetitions, and those would be drafted
+    settings = load_settings(threads=threads, weights=weights, drafts=False)
     spec, engine = load_engine(settings, f"shape:{shape}" if shape else model, progress=CompileProgress())
-    name = f"senryu int8 ({shape or model})"
+    name = f"senryu {settings.weights} ({shape or model})"
     ours = EngineSubject(name, engine, spec.vocab)
     subjects: list[Subject] = [ours]
     try:
@@ -65,8 +67,8 @@ def bench(
         "ttft_ms": {"cold": round(cold * 1e3, 2), "cached": round(cached * 1e3, 2)},
     }
     if len(speeds) == 2:
-        ratios = {"prefill_int8": speeds[0].prefill / speeds[1].prefill, "decode_int8": speeds[0].decode / speeds[1].decode}
-        result["ratios"] = {key: round(value, 2) for key, value in ratios.items()}
+        ratios = {"prefill": speeds[0].prefill / speeds[1].prefill, "decode": speeds[0].decode / speeds[1].decode}
+        result["ratios"] = {f"{key}_{settings.weights}": round(value, 2) for key, value in ratios.items()}
     if json:
         print_json(result)
         return

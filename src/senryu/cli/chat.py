@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from senryu.cli.output import CompileProgress, say
+from senryu.cli.output import CompileProgress, Weights, say
 from senryu.types import Event, Finished, Message, Text, TextDelta, Turn
 
 HELP = """  /system TEXT   set the system prompt (empty clears it)
@@ -28,12 +28,12 @@ MaxTokens = Annotated[int, typer.Option(min=1, max=8192, help="Most tokens of on
 class Session:
     """A conversation with one loaded model."""
 
-    def __init__(self, ref: str, system: str, temperature: float, max_tokens: int) -> None:
+    def __init__(self, ref: str, system: str, temperature: float, max_tokens: int, weights: str | None) -> None:
         from senryu.config import load_settings
         from senryu.service.registry import Registry, load_model
         from senryu.service.turn import Service
 
-        settings = load_settings()
+        settings = load_settings(weights=weights)
         self.home = settings.home
         self.model = load_model(settings, ref, progress=CompileProgress())
         self.service = Service(Registry([self.model]), settings)
@@ -78,6 +78,7 @@ def run(
     system: System = "",
     temperature: Temperature = 0.0,
     max_tokens: MaxTokens = 1024,
+    weights: Weights = None,
 ) -> None:
     """Answer one prompt and print only the answer. Text on stdin is added to the prompt."""
     piped = "" if sys.stdin.isatty() else sys.stdin.read()
@@ -85,7 +86,7 @@ def run(
     if not parts:
         say('senryu run: no prompt. Type `senryu run nano "Hello"`, or pipe text into it.')
         raise typer.Exit(2)
-    session = Session(model, system, temperature, max_tokens)
+    session = Session(model, system, temperature, max_tokens, weights)
 
     async def once() -> None:
         try:
@@ -158,9 +159,10 @@ def chat(
     system: System = "",
     temperature: Temperature = 0.7,
     max_tokens: MaxTokens = 1024,
+    weights: Weights = None,
 ) -> None:
     """Talk with a model on the terminal. /help shows the commands; Ctrl-C stops an answer."""
-    session = Session(model, system, temperature, max_tokens)
+    session = Session(model, system, temperature, max_tokens, weights)
     say(f"{session.model.name} is ready. /help shows the commands, Ctrl-D leaves.")
     with asyncio.Runner() as runner, line_history(session.home / "history"):
         try:

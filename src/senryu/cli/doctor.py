@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import platform
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senryu.cli.output import print_json, print_table
+from senryu.cli.output import Weights, print_json, print_table, say
 
 if TYPE_CHECKING:
     from senryu.config import Settings
@@ -52,13 +53,31 @@ def port_state(host: str, port: int) -> str:
     return "free"
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check this machine: CPU features, kernels, memory, cache, port."""
+def weight_cache_state(root: Path, verify: bool) -> str:
+    """How many packed models are kept there; with `verify` every byte is checked and damaged files are removed."""
+    from senryu.model.packed import check_files, kept_files
+
+    if not verify:
+        sizes = [file.stat().st_size for file in kept_files(root)]
+        return f"{root} ({len(sizes)} packed, {sum(sizes) / 1e9:.2f} GB)"
+    found = list(check_files(root))
+    bad = [(file, why) for file, _, why in found if why]
+    for file, why in bad:
+        say(f"{file} is damaged and was removed, the next start makes it again: {why}")
+    return f"{root} ({len(found)} verified, {len(bad)} damaged)"
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and check every packed weight that is kept.")] = False,
+    weights: Weights = None,
+) -> None:
+    """Check this machine: CPU features, kernels, memory, caches, port."""
     from senryu import kernels
     from senryu.config import load_settings
     from senryu.service.registry import available_memory
 
-    settings = load_settings()
+    settings = load_settings(weights=weights)
     cache = kernels.cache_directory(settings.kernel_cache)
     compiled = cache.is_dir() and any(cache.rglob("*.nbc"))
     facts = {
@@ -66,6 +85,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         "cpu_features": " ".join(kernels.features()) or "none that we use",
         "kernel_paths": ", ".join(kernels.available()),
         "kernel_cache": f"{cache} ({'compiled' if compiled else 'empty: the first start compiles, about a minute'})",
+        "weights": settings.weights,
+        "weight_cache": weight_cache_state(settings.weight_cache, verify),
         "memory_free_gb": round(available_memory() / 1e9, 1),
         "home": str(settings.home),
         f"port_{settings.port}": port_state(settings.host, settings.port),

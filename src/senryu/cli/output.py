@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+Weights = Annotated[
+    str | None, typer.Option(help="Number format of the weights: int8, int4 or bf16 [int8].", show_default=False)
+]
 
 
 def say(line: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from senryu.cli.output import CompileProgress, say
+from senryu.cli.output import CompileProgress, Weights, say
 
 
 def serve(
@@ -19,13 +19,14 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [8484].", show_default=False)
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
+    weights: Weights = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
     from senryu.api.app import check_bind, serve_model
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
-    settings = load_settings(host=host, port=port, api_key=api_key)
+    settings = load_settings(host=host, port=port, api_key=api_key, weights=weights)
     check_bind(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())

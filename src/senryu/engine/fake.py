@@ -7,12 +7,15 @@ import zlib
 from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Ids
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from senryu.engine.grammar import GrammarCompiler
 from senryu.engine.interface import TokenEvent, TokenRequest
 from senryu.engine.local import LocalEngine
-from senryu.kernels.batch import Batch
+from senryu.kernels.batch import Batch, await_masks
+from senryu.kernels.reference import allowed
 from senryu.model.spec import LayerSpec, ModelSpec
 
 
@@ -21,7 +24,7 @@ class FakeProgram:
 
     The next token is a function of all ids that a row finds through its page table, so a page that is missing, shared
     wrongly or overwritten too early changes the output, as it would with a model. At temperature > 0 it depends on the
-    seed too.
+    seed too. Where a mask refuses that token it is one of those that are allowed.
     """
 
     page_size = 64
@@ -42,6 +45,7 @@ class FakeProgram:
         self.pages = pages
         self.max_rows = max_rows
         self.max_sequences = max_sequences
+        self.max_sampled = max_sequences + 16
         self.spec = _spec(tokens.stop, max_position)
         self.closed = False
         self._tokens = tokens
@@ -59,7 +63,8 @@ class FakeProgram:
 
     def step(self, batch: Batch) -> np.ndarray:
         """See `Program.step`: refuses what that refuses. Takes seconds_per_step + rows * seconds_per_row, asleep."""
-        batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
+        limits = {"max_rows": self.max_rows, "max_sequences": self.max_sequences, "max_sampled": self.max_sampled}
+        batch.check(vocab=self.spec.vocab, pages=self.pages, **limits)
         if delay := self._seconds_per_step + len(batch.tokens) * self._seconds_per_row:
             time.sleep(delay)
         owner = np.repeat(np.arange(len(batch.row_start) - 1), np.diff(batch.row_start))
@@ -72,6 +77,12 @@ class FakeProgram:
             context = zlib.crc32(self._slots[pages].reshape(-1)[:length].tobytes())
             seed = int(batch.seeds[i]) if batch.temperature[i] > 0 else 0
             sampled[i] = self._script.get(context, self._invent(context, seed))
+        if batch.masks is not None and batch.masks_ready is not None:
+            await_masks(batch.masks_ready)
+            for i, mask in enumerate(batch.masks):
+                choice = np.flatnonzero(allowed(mask, self.spec.vocab))
+                if sampled[i] not in choice:
+                    sampled[i] = choice[int(sampled[i]) % len(choice)]
         return sampled
 
     def copy_page(self, source: int, target: int) -> None:
@@ -108,19 +119,16 @@ class FakeEngine(LocalEngine):
         step_seconds: float = 0.08,
         spill_directory: Path | None = None,
         spill_bytes: int = 0,
+        drafts: bool = True,
+        grammars: GrammarCompiler | None = None,
         check: bool = False,
         **options: float | range,
     ) -> None:
         self.program = FakeProgram(**options)  # type: ignore[arg-type]
         self._reply = reply
-        super().__init__(
-            self.program,
-            max_context=max_context,
-            step_seconds=step_seconds,
-            spill_directory=spill_directory,
-            spill_bytes=spill_bytes,
-            check=check,
-        )
+        how: dict[str, Any] = {"step_seconds": step_seconds, "drafts": drafts, "grammars": grammars, "check": check}
+        how |= {"spill_directory": spill_directory, "spill_bytes": spill_bytes}
+        super().__init__(self.program, max_context=max_context, **how)
 
     def generate(self, request: TokenRequest) -> AsyncGenerator[TokenEvent, None]:
         """See `Engine.generate`."""

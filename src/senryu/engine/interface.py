@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
 Priority = Literal["interactive", "batch"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,20 @@ class Breakpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the whole answer must match: a JSON Schema (as JSON; the answer has no white space between its tokens), a regular
+    expression, or a Lark grammar with the rule `start`."""
+
+    kind: GrammarKind
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRequest:
     """One generation. `ids` is the whole prompt (at least one id), `stop_ids` end it (the stop id itself is emitted).
 
-    `salt` names the tenant. Requests share K/V only when their salts are equal, in memory and on disk, and tenants share
-    the engine: whoever has least running starts next, and prefill goes to whoever has had least of it.
+    `salt` names the tenant. Requests share K/V, in memory and on disk, and draft pools only when their salts are equal, and
+    tenants share the engine: whoever has least running starts next, and prefill goes to whoever has had least of it.
 
     `priority`: "batch" work uses what room "interactive" work leaves. It starts when no interactive request that could
     start is waiting, and gives its room back between two steps when one needs it: it is then paused, goes back to the
@@ -54,6 +64,9 @@ class TokenRequest:
 
     `deadline`: a time.monotonic() in seconds. A request that has not finished by then ends with DeadlineExceeded, whether
     queued or running; tokens that were already delivered stay valid.
+
+    `grammar` leaves only tokens that can go on to match it, and a stop id only where the answer is complete: finish "stop" is
+    a whole answer, "length" may be one that was cut. With a grammar the model's own end ids are stop ids too.
     """
 
     ids: tuple[int, ...]
@@ -64,6 +77,7 @@ class TokenRequest:
     breakpoints: tuple[Breakpoint, ...] = ()
     priority: Priority = "interactive"
     deadline: float | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,8 @@ class TokenEvent:
 class EngineStats:
     """A snapshot. Pages: free + cached + live = total, always; pinned ones are cached or live. Tokens: since start.
 
-    `restored_tokens` are the part of `cached_tokens` that came from disk; `pages_on_disk` can be matched there now.
+    Of `drafted` tokens `accepted` saved a step each. `restored_tokens` are the part of `cached_tokens` that came from disk;
+    `pages_on_disk` can be matched there now.
     """
 
     queued: int
@@ -97,6 +112,8 @@ class EngineStats:
     cached_tokens: int
     output_tokens: int
     steps: int
+    drafted: int
+    accepted: int
     pages_pinned: int = 0
     pages_on_disk: int = 0
     restored_tokens: int = 0
@@ -113,16 +130,24 @@ class Engine(Protocol):
         """Run one request. Closing the iterator early, or cancelling who waits for it, aborts it and frees its pages.
 
         Raises ValueError at the call when the request can never run: empty, longer than `max_context`, a token id
-        outside the vocabulary, sampling or a breakpoint out of range. While iterating: EngineClosed after `close`,
-        DeadlineExceeded past the request's deadline, RuntimeError when the step that carried this request failed (the
-        engine lives on).
+        outside the vocabulary, sampling or a breakpoint out of range; GrammarError for a grammar that cannot be compiled.
+        While iterating: EngineClosed after `close`, DeadlineExceeded past the request's deadline, RuntimeError when the step
+        that carried this request, or its grammar, failed (the engine lives on).
         """
+
+    def compile(self, grammar: Grammar) -> None:
+        """Compile `grammar` ahead of `generate`, which then finds it in a cache: for a thread beside asyncio's, since large
+        grammars take a while. Raises GrammarError."""
 
     def stats(self) -> EngineStats:
         """Counters since start, and the state of the page pool."""
 
     async def close(self) -> None:
         """Abort what runs, stop the engine's thread and release its memory."""
+
+
+class GrammarError(ValueError):
+    """A grammar that is broken, or that uses what is not supported; the message says what."""
 
 
 class EngineClosed(RuntimeError):

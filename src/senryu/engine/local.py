@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from senryu.engine.interface import EngineStats, TokenEvent, TokenRequest
+from senryu.engine.draft import Drafter
+from senryu.engine.grammar import GrammarCompiler, Matcher
+from senryu.engine.interface import EngineStats, Grammar, GrammarError, TokenEvent, TokenRequest
 from senryu.engine.loop import EngineLoop, Stream
 from senryu.engine.scheduler import Scheduler
 from senryu.engine.sequence import Sequence
@@ -25,6 +27,8 @@ class LocalEngine:
         step_seconds: float = 0.08,
         spill_directory: Path | None = None,
         spill_bytes: int = 0,
+        drafts: bool = True,
+        grammars: GrammarCompiler | None = None,
         check: bool = False,
     ) -> None:
         """
@@ -32,6 +36,8 @@ class LocalEngine:
         step_seconds: what a step with prefill should take; it bounds how long an abort or a new request waits.
         spill_directory: where K/V that no longer fits into memory is kept, over restarts too; of this engine alone.
         spill_bytes: how much may lie there; 0 keeps nothing.
+        drafts: guess tokens ahead and verify them together where that pays; the answers are the same.
+        grammars: of the model's tokenizer; without it a request with a grammar is refused.
         check: verify the whole page accounting after every step (tests).
         """
         room = min(runner.spec.max_position, runner.pages * runner.page_size)
@@ -42,11 +48,14 @@ class LocalEngine:
         if spill_directory is not None and spill_bytes:
             page_bytes = len(runner.read_page(0))
             spill = open_spill(spill_directory, spill_bytes, fingerprint=runner.fingerprint, page_bytes=page_bytes)
+        self._grammars = grammars
         scheduler = Scheduler(
             pages=runner.pages,
             page_size=runner.page_size,
             max_rows=runner.max_rows,
             max_sequences=runner.max_sequences,
+            max_sampled=runner.max_sampled,
+            drafter=Drafter() if drafts else None,
             store=runner,
             spill=spill,
             deep=doubling_depth(runner.spec),
@@ -66,11 +75,21 @@ class LocalEngine:
                 f"prompt ({len(request.ids)}) + max_tokens ({request.max_tokens}) = {wanted} tokens, "
                 f"but a request may hold {self._max_context} here"
             )
-        sequence = Sequence(request, self._page_size)
+        matcher = self._matcher(request.grammar, request.stop_ids) if request.grammar else None
+        sequence = Sequence(request, self._page_size, matcher)
         ids = sequence.tokens[: sequence.prompt]
         if ids.min() < 0 or ids.max() >= self._vocab:
             raise ValueError(f"a token id is outside the vocabulary of {self._vocab}")
         return self._events(sequence)
+
+    def compile(self, grammar: Grammar) -> None:
+        """See `Engine.compile`."""
+        self._matcher(grammar, frozenset())
+
+    def _matcher(self, grammar: Grammar, stop_ids: frozenset[int]) -> Matcher:
+        if self._grammars is None:
+            raise GrammarError("this engine was started without a tokenizer, so it cannot keep to a grammar")
+        return self._grammars.compile(grammar, stop_ids)
 
     async def _events(self, sequence: Sequence) -> AsyncGenerator[TokenEvent, None]:
         stream = Stream()

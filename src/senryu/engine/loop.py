@@ -15,10 +15,14 @@ from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 
+import numpy as np
+
+from senryu.engine.grammar import MaskThread
 from senryu.engine.interface import DeadlineExceeded, EngineClosed, EngineStats, FinishReason, TokenEvent
 from senryu.engine.scheduler import Plan, Scheduler
 from senryu.engine.sequence import Sequence
-from senryu.engine.step import BatchFiller, Pace, Runner
+from senryu.engine.step import BatchFiller, Pace, Runner, constrained
+from senryu.kernels.batch import Batch, await_masks
 
 log = logging.getLogger("senryu.engine")
 
@@ -39,8 +43,8 @@ class Stream:
         self._error: Exception | None = None
         self._wake = asyncio.Event()
 
-    def push(self, token: int, cached: int, finish: FinishReason | None) -> None:
-        self._tokens.append(token)
+    def push(self, tokens: list[int], cached: int, finish: FinishReason | None) -> None:
+        self._tokens += tokens
         self._cached = cached
         self._finish = finish
         self.ended = finish is not None
@@ -68,7 +72,14 @@ class EngineLoop:
         """step_seconds: what a step with prefill should take. check: verify all pages after each step."""
         self._runner = runner
         self._scheduler = scheduler
-        self._filler = BatchFiller(max_rows=runner.max_rows, max_sequences=runner.max_sequences, max_pages=max_pages)
+        self._filler = BatchFiller(
+            max_rows=runner.max_rows,
+            max_sequences=runner.max_sequences,
+            max_sampled=runner.max_sampled,
+            max_pages=max_pages,
+            vocab=runner.spec.vocab,
+        )
+        self._masks = MaskThread()
         self._pace = Pace(step_seconds, runner.max_rows)
         self._check = check
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -116,6 +127,7 @@ class EngineLoop:
         with self._gate:
             self._closed = reason
         self._fail(list(self._streams), EngineClosed, reason, self._cause)
+        self._masks.close()
         try:
             self._scheduler.close(save=self._cause is None)  # what a failed engine has computed is not to be trusted
         finally:
@@ -145,24 +157,41 @@ class EngineLoop:
         batch = self._filler.fill(plan)
         start = perf_counter()
         try:
-            sampled = self._runner.step(batch)
+            sampled = self._run(plan, batch)
         except Exception as error:
             log.exception("a step failed: its requests are answered with an error")
             self._fail_step(plan, error)
             return
+        seconds = perf_counter() - start
         if plan.full:
-            self._pace.measure(plan.work, perf_counter() - start)
+            self._pace.measure(plan.work, seconds)
+        if not plan.prefill and scheduler.drafter:
+            scheduler.drafter.cost.measure(len(batch.tokens), seconds)
         outputs = scheduler.commit(plan, sampled)
         if self._check:
             scheduler.check()
         self.stats = scheduler.stats()  # before the events: who sees a request end sees its pages given back
         self._deliver(outputs)
 
-    def _deliver(self, outputs: list[tuple[Sequence, int]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Stream, int, int, FinishReason | None]]] = {}
-        for sequence, token in outputs:
+    def _run(self, plan: Plan, batch: Batch) -> np.ndarray:
+        """The step, beside the thread that fills the masks of sequences with a grammar."""
+        if batch.masks is None or batch.masks_ready is None:
+            return self._runner.step(batch)
+        self._masks.start(constrained(plan), batch.masks, batch.masks_ready)
+        try:
+            return self._runner.step(batch)
+        finally:
+            await_masks(batch.masks_ready)  # set already, unless the step failed: the next one has the same arrays
+
+    def _deliver(self, outputs: list[tuple[Sequence, list[int]]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Stream, list[int], int, FinishReason | None]]] = {}
+        for sequence, tokens in outputs:
+            if sequence.matcher and sequence.matcher.error and not sequence.finish:
+                error = sequence.matcher.error
+                self._fail([sequence], RuntimeError, f"the request's grammar failed: {error}", error)
+                continue
             stream = self._streams.pop(sequence) if sequence.finish else self._streams[sequence]
-            by_loop.setdefault(stream.loop, []).append((stream, token, sequence.cached, sequence.finish))
+            by_loop.setdefault(stream.loop, []).append((stream, tokens, sequence.cached, sequence.finish))
         for loop, items in by_loop.items():
             if not _post(loop, _push_all, items):  # its consumers are gone and nobody will close their iterators
                 for sequence in [sequence for sequence, stream in list(self._streams.items()) if stream.loop is loop]:
@@ -176,7 +205,7 @@ class EngineLoop:
         self._scheduler.fail(plan)
         self._fail(plan.sequences, RuntimeError, f"the engine's step failed: {error!r}", error)
 
-    def _fail(self, sequences: list[Sequence], kind: type[Exception], message: str, cause: Exception | None) -> None:
+    def _fail(self, sequences: list[Sequence], kind: type[Exception], message: str, cause: BaseException | None) -> None:
         for sequence in sequences:
             stream = self._streams.pop(sequence)
             error = kind(message)  # one for each: raising adds a traceback to it
@@ -193,6 +222,6 @@ def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], argume
     return True
 
 
-def _push_all(items: list[tuple[Stream, int, int, FinishReason | None]]) -> None:
-    for stream, token, cached, finish in items:
-        stream.push(token, cached, finish)
+def _push_all(items: list[tuple[Stream, list[int], int, FinishReason | None]]) -> None:
+    for stream, tokens, cached, finish in items:
+        stream.push(tokens, cached, finish)

@@ -27,6 +27,7 @@ from time import monotonic
 import numpy as np
 
 from senryu.engine.admission import Deadlines, Queue, Shares
+from senryu.engine.draft import Drafter
 from senryu.engine.interface import EngineStats, Priority
 from senryu.engine.node import Node
 from senryu.engine.pages import PagePool
@@ -41,7 +42,8 @@ BATCH_SHARE = 4  # beside interactive requests, batch prefill gets one part of s
 
 @dataclass(slots=True)
 class Plan:
-    """One step: rows[i] more tokens of sequences[i]. `prefill` counts the rows that are not decode rows.
+    """One step: rows[i] more tokens of sequences[i], the last samples[i] of which are sampled: none before a prompt's end,
+    else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts.
 
     work: the prefill rows weighed by their depth, see `Scheduler`. full: somebody wanted more work than the step had.
     expired: sequences that have ended because their deadline has passed.
@@ -49,6 +51,7 @@ class Plan:
 
     sequences: list[Sequence] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
     prefill: int = 0
     work: float = 0.0
     full: bool = False
@@ -65,17 +68,22 @@ class Scheduler:
         page_size: int,
         max_rows: int,
         max_sequences: int,
+        max_sampled: int,
         store: PageStore,
+        drafter: Drafter | None = None,
         spill: Spill | None = None,
         deep: float = math.inf,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """
+        max_rows, max_sequences, max_sampled: what a step can carry. drafter: None for no drafts.
         deep: the depth in tokens at which computing a row costs double; a row at depth d counts as 1 + d / deep.
         spill: where evicted pages go; closed by `close`. clock: seconds, for deadlines and pins.
         """
         self.page_size = page_size
         self.max_rows = max_rows
+        self.max_sampled = max_sampled
+        self.drafter = drafter
         self.max_running = min(max_sequences, max_rows)  # every running sequence gets a row
         self.pool = PagePool(pages)
         self.tree = PrefixTree(self.pool, page_size, store, spill=spill, deep=deep, clock=clock)
@@ -89,6 +97,7 @@ class Scheduler:
         self._deadlines = Deadlines()
         self._blocked: dict[Priority, Sequence] = {}  # who did not fit, and nothing was given back since
         self._prompt_tokens = self._cached_tokens = self._output_tokens = self._restored_tokens = self._steps = 0
+        self._drafted = self._accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -121,41 +130,63 @@ class Scheduler:
         if self.queue:
             self._start("interactive")
             self._start("batch")
+        decoding: list[Sequence] = []
         waiting: dict[Priority, list[Sequence]] = {"interactive": [], "batch": []}
         most = max(1, RESTORE_BYTES // self._spill.page_bytes) if self._spill else 0
         for sequence in self.running:
             if sequence.length - sequence.computed == 1:
-                self._grant(plan, sequence, 1)
+                decoding.append(sequence)
                 continue
             restored, more = self._catch_up(sequence, most)
             most -= restored
             if not more:
                 waiting[sequence.priority].append(sequence)
+        if self.drafter:
+            # everybody's next token comes first: no draft takes the row, or the place among the sampled, of another sequence
+            self.drafter.draft(decoding, min(self.max_rows, self.max_sampled) - len(self.running))
+        for sequence in decoding:
+            self._grant(plan, sequence, 1 + sequence.drafted)
         if waiting["interactive"] or waiting["batch"]:
             self._plan_prefill(plan, waiting, prefill_rows)
         return plan
 
-    def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, int]]:
-        """Take in a step's result: sampled [n], a token for each sequence of the plan that has caught up, in its order.
+    def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, list[int]]]:
+        """Take in a step's result: sampled [n], a token for each sampled row of the plan, in its order.
 
-        Returns these sequences with their new token; those with `finish` set have ended and hold nothing any more.
+        Returns the sequences that have caught up with their new tokens, one and as many as it had right drafts; those with
+        `finish` set have ended and hold nothing any more, and so has one whose grammar failed: its matcher has `error` set
+        and it has no tokens here.
         """
         outputs = []
-        tokens = iter(sampled.tolist())
-        for sequence, rows in zip(plan.sequences, plan.rows):
-            sequence.computed += rows
+        drawn, start = sampled.tolist(), 0
+        for sequence, rows, samples in zip(plan.sequences, plan.rows, plan.samples):
+            if samples:
+                tokens = self._accept(sequence, drawn[start : start + samples])
+                outputs.append((sequence, tokens))
+            else:
+                sequence.computed += rows
+            start += samples
             if sequence.computed >= (sequence.depth + 1) * self.page_size:
                 self.tree.insert(sequence)
-            if sequence.computed == sequence.length:
-                token = next(tokens)
-                sequence.append(token)
-                outputs.append((sequence, token))
         self._steps += 1
-        self._output_tokens += len(outputs)
         for sequence, _ in outputs:
-            if sequence.finish:
+            if sequence.finish or (sequence.matcher and sequence.matcher.error):
                 self._end(sequence)
         return outputs
+
+    def _accept(self, sequence: Sequence, drawn: list[int]) -> list[int]:
+        matcher = sequence.matcher
+        if matcher and matcher.error:  # what was drawn may be anything
+            return []
+        self._drafted += sequence.drafted
+        tokens = sequence.accept(drawn)
+        self._accepted += len(tokens) - 1
+        self._output_tokens += len(tokens)
+        if matcher and not sequence.finish:
+            matcher.consume(tokens)
+        if self.drafter:
+            self.drafter.learn(sequence, tokens)
+        return tokens
 
     def fail(self, plan: Plan) -> None:
         """The step of `plan` was not computed: its sequences end. Pages that it may have half written become free."""
@@ -195,6 +226,8 @@ class Scheduler:
             pages_pinned=self.tree.pins.pages,
             pages_on_disk=len(self._spill) if self._spill is not None else 0,
             restored_tokens=self._restored_tokens,
+            drafted=self._drafted,
+            accepted=self._accepted,
         )
 
     def _start(self, priority: Priority) -> None:
@@ -318,6 +351,7 @@ class Scheduler:
             self.promised -= 1
         plan.sequences.append(sequence)
         plan.rows.append(rows)
+        plan.samples.append(1 + sequence.drafted if sequence.computed + rows >= sequence.length else 0)
 
     def _end(self, sequence: Sequence) -> None:
         self._leave(sequence)

@@ -11,6 +11,8 @@ import numpy as np
 from senryu.engine.interface import FinishReason, TokenRequest
 
 if TYPE_CHECKING:
+    from senryu.engine.draft import Guess
+    from senryu.engine.grammar import Matcher
     from senryu.engine.node import Node
 
 SEED_MASK = (1 << 64) - 1
@@ -24,18 +26,23 @@ class Sequence:
     """Tokens [0, computed) have K/V in `pages`; [computed, length) are known and wanted; the rest is still to be sampled.
 
     A sequence whose `length - computed` is 1 decodes, more than 1 prefills: there is no other difference between the two.
+    A step may compute `drafted` more tokens, guesses that stand in `tokens` behind the known ones; those that prove right are
+    known then, and the K/V of the others is overwritten.
     Pages [0, depth) are in the prefix tree (`node` is the last of them) and may be shared; [depth, held) are its own.
     """
 
     __slots__ = (
-        "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "finish", "held", "length", "need", "node",
-        "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids", "temperature", "tokens", "top_k",
-        "top_p",
+        "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "drafted", "finish", "guess", "held", "length",
+        "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids",
+        "temperature", "tokens", "top_k", "top_p",
     )  # fmt: skip
 
-    def __init__(self, request: TokenRequest, page_size: int) -> None:
-        """Raises ValueError for an empty prompt, ids beyond int32, `max_tokens` < 1, and for sampling parameters,
-        breakpoints, a priority or a deadline out of range."""
+    def __init__(self, request: TokenRequest, page_size: int, matcher: Matcher | None = None) -> None:
+        """matcher: of the request's grammar.
+
+        Raises ValueError for an empty prompt, ids beyond int32, `max_tokens` < 1, and for sampling parameters, breakpoints, a
+        priority or a deadline out of range.
+        """
         sampling = request.sampling
         if not request.ids:
             raise ValueError("the prompt is empty: at least one token id is needed")
@@ -64,9 +71,12 @@ class Sequence:
         self.top_p = max(sampling.top_p, SMALLEST_TOP_P)
         self.top_k = min(sampling.top_k, LARGEST_TOP_K)
         self.seed = sampling.seed & SEED_MASK
-        self.stop_ids = request.stop_ids
+        self.matcher = matcher
+        self.stop_ids = matcher.stop_ids if matcher else request.stop_ids
         self.length = self.prompt
         self.computed = 0
+        self.drafted = 0
+        self.guess: Guess | None = None
         self.cached = 0  # prompt tokens taken from the prefix tree instead of being computed
         # The last sampled token is never fed back, so its K/V needs no room.
         self.need = -(-(len(self.tokens) - 1) // page_size)
@@ -84,6 +94,20 @@ class Sequence:
             self.finish = "stop"
         elif self.length == len(self.tokens):
             self.finish = "length"
+
+    def accept(self, drawn: list[int]) -> list[int]:
+        """Take the tokens that were drawn behind the last known one and behind each draft, as long as the drafts were right:
+        a draft that differs from what was drawn in its place makes void what was drawn behind it. Returns those taken."""
+        taken = []
+        for i, token in enumerate(drawn):
+            right = i < self.drafted and token == self.tokens[self.length]
+            self.append(token)
+            taken.append(token)
+            if self.finish or not right:
+                break
+        self.computed = self.length - 1
+        self.drafted = 0
+        return taken
 
     def key(self, page: int, tokens: int | None = None) -> bytes:
         """The name of a page in the prefix tree, under the page before it: its token ids, after the salt on page 0.

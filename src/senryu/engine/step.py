@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from senryu.engine.grammar import ALL, Matcher
 from senryu.engine.scheduler import Plan
 from senryu.kernels.batch import Batch
 from senryu.model.spec import ModelSpec
@@ -25,6 +26,7 @@ class Runner(Protocol):
     pages: int
     max_rows: int
     max_sequences: int
+    max_sampled: int
     fingerprint: str
 
     def step(self, batch: Batch) -> np.ndarray: ...
@@ -44,25 +46,31 @@ class Runner(Protocol):
 class BatchFiller:
     """Arrays for the largest batch, reused by every step: a batch is views of them and is valid until the next `fill`."""
 
-    def __init__(self, *, max_rows: int, max_sequences: int, max_pages: int) -> None:
+    def __init__(self, *, max_rows: int, max_sequences: int, max_sampled: int, max_pages: int, vocab: int) -> None:
         self._tokens = np.zeros(max_rows, np.int32)
         self._positions = np.zeros(max_rows, np.int32)
         self._row_start = np.zeros(max_sequences + 1, np.int32)
         self._page_table = np.zeros(max_sequences * max_pages, np.int32)
-        self._sample_rows = np.zeros(max_sequences, np.int32)
-        self._temperature = np.zeros(max_sequences, np.float32)
-        self._top_p = np.zeros(max_sequences, np.float32)
-        self._top_k = np.zeros(max_sequences, np.int32)
-        self._seeds = np.zeros(max_sequences, np.uint64)
+        self._sample_rows = np.zeros(max_sampled, np.int32)
+        self._temperature = np.zeros(max_sampled, np.float32)
+        self._top_p = np.zeros(max_sampled, np.float32)
+        self._top_k = np.zeros(max_sampled, np.int32)
+        self._seeds = np.zeros(max_sampled, np.uint64)
+        self._masks = np.zeros((max_sampled, -(-vocab // 32)), np.uint32)
+        self._masks_ready = np.zeros(1, np.int64)
         self._count = np.arange(max_rows, dtype=np.int32)
 
     def fill(self, plan: Plan) -> Batch:
-        """The batch of `plan`: rows in the plan's order, the last row of every sequence that catches up is sampled."""
+        """The batch of `plan`: rows in the plan's order, of every sequence the last `samples` are sampled.
+
+        With a grammar among them there are masks: all ones, for `constrained` to say which are still to be filled.
+        """
         n = len(plan.sequences)
         width = max(sequence.held for sequence in plan.sequences)
         page_table = self._page_table[: n * width].reshape(n, width)
         row = sampled = 0
-        for i, (sequence, rows) in enumerate(zip(plan.sequences, plan.rows)):
+        masked = False
+        for i, (sequence, rows, samples) in enumerate(zip(plan.sequences, plan.rows, plan.samples)):
             start, end = sequence.computed, sequence.computed + rows
             self._row_start[i] = row
             if rows == 1:
@@ -73,14 +81,18 @@ class BatchFiller:
                 np.add(self._count[:rows], start, out=self._positions[row : row + rows])
             page_table[i, : sequence.held] = sequence.pages[: sequence.held]
             row += rows
-            if end == sequence.length:
-                self._sample_rows[sampled] = row - 1
-                self._temperature[sampled] = sequence.temperature
-                self._top_p[sampled] = sequence.top_p
-                self._top_k[sampled] = sequence.top_k
-                self._seeds[sampled] = sequence.seed
-                sampled += 1
+            if samples:
+                to = sampled + samples
+                self._sample_rows[sampled:to] = range(row - samples, row)
+                self._temperature[sampled:to] = sequence.temperature
+                self._top_p[sampled:to] = sequence.top_p
+                self._top_k[sampled:to] = sequence.top_k
+                self._seeds[sampled:to] = sequence.seed
+                sampled = to
+                masked = masked or sequence.matcher is not None
         self._row_start[n] = row
+        if masked:
+            self._masks[:sampled] = ALL
         return Batch(
             tokens=self._tokens[:row],
             positions=self._positions[:row],
@@ -91,7 +103,20 @@ class BatchFiller:
             top_p=self._top_p[:sampled],
             top_k=self._top_k[:sampled],
             seeds=self._seeds[:sampled],
+            masks=self._masks[:sampled] if masked else None,
+            masks_ready=self._masks_ready if masked else None,
         )
+
+
+def constrained(plan: Plan) -> list[tuple[Matcher, int, list[int]]]:
+    """What `MaskThread.start` is to do for the batch of `plan`."""
+    work, row = [], 0
+    for sequence, samples in zip(plan.sequences, plan.samples):
+        if samples and sequence.matcher:
+            drafts = sequence.tokens[sequence.length : sequence.length + sequence.drafted].tolist()
+            work.append((sequence.matcher, row, drafts))
+        row += samples
+    return work
 
 
 def doubling_depth(spec: ModelSpec) -> float:

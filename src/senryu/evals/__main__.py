@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|card|agreement`: measure a trained model, write its card, compare int8 with fp32."""
+"""`python -m senryu.evals measure|card|agreement`: measure a trained model, write its card, compare formats with fp32."""
 
 from __future__ import annotations
 
@@ -76,21 +76,29 @@ def measure(run: Path, data: Path, held_out_bytes: int, limit: int | None) -> di
     }
 
 
-def compare(ref: str, data: Path, per_file: int) -> dict[str, Any]:
-    """Agreement of the engine's path with the fp32 definition over the texts of DATA/eval, each opened as a document."""
-    settings = load_settings()
-    files = resolve(ref, settings.home)
-    spec, weights, tokenizer = load_spec(files.path), load_weights(files.path), load_tokenizer(files.path)
-    program = Program(
-        spec, weights, pages=agreement.MOST // Program.page_size, max_sequences=agreement.CHUNK, cache_dir=settings.kernel_cache
-    )
+def compare(ref: str, files: Sequence[Path], per_file: int, variants: Sequence[str], kernels: str | None) -> dict[str, Any]:
+    """What the engine's formats cost against the fp32 definition over texts, each opened as a document."""
+    settings = load_settings(kernels=kernels)
+    model = resolve(ref, settings.home)
+    spec, weights, tokenizer = load_spec(model.path), load_weights(model.path), load_tokenizer(model.path)
+    fixed: dict[str, Any] = {"pages": agreement.MOST // Program.page_size, "max_sequences": agreement.CHUNK}
+    fixed |= {"kernels": settings.kernels, "cache_dir": settings.kernel_cache, "weights_dir": settings.weight_cache}
     opening = [spec.bos_id] if spec.bos_id is not None else []
-    texts = (np.array([*opening, *tokenizer.encode(text)]) for text in agreement.eval_texts(data, per_file))
+    ids = (np.array([*opening, *tokenizer.encode(t)]) for file in files for t in agreement.read_texts(file, per_file))
+    programs: dict[str, Program] = {}
     try:
-        result = agreement.agreement(spec, weights.to_float32(), program, texts)
+        for name in variants:
+            programs[name] = Program(spec, weights, **fixed, **agreement.VARIANTS[name])
+        found = agreement.agreement(spec, weights.to_float32(), programs, (text for text in ids if len(text) > 1))
     finally:
-        program.close()
-    return {"tokens": result.tokens, "same_next_token": round(result.share, 4), "kl_nats": round(result.divergence, 5)}
+        for program in programs.values():
+            program.close()
+    first = next(iter(found.values()))
+    result: dict[str, Any] = {"tokens": first.tokens, "fp32": {"perplexity": round(first.exact_perplexity, 4)}}
+    for name, a in found.items():
+        figures = {"perplexity": round(a.perplexity, 4), "delta_percent": round(a.delta, 3)}
+        result[name] = figures | {"same_next_token": round(a.share, 4), "kl_nats": round(a.kl, 5)}
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,13 +116,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
             command.add_argument("--to", type=Path, required=True, help="folder of the model")
-    command = verbs.add_parser("agreement", help="int8 engine against the fp32 definition over DATA/eval")
+    command = verbs.add_parser("agreement", help="perplexity and next tokens of number formats against the fp32 definition")
     command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
-    command.add_argument("--data", type=Path, required=True, help="folder of the data bundle")
-    command.add_argument("--per-file", type=int, default=100, help="texts of each file")
+    command.add_argument("--data", type=Path, help="folder of the data bundle: the texts of its eval/ are taken")
+    command.add_argument("--text", type=Path, nargs="+", default=[], help="files of text, or .jsonl.xz rows, to take")
+    command.add_argument("--per-file", type=int, default=100, help="rows of each .jsonl.xz file")
+    names = list(agreement.VARIANTS)
+    command.add_argument("--formats", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
+    command.add_argument("--kernels", help="auto, numpy or an instruction set, as in config.toml")
     args = top.parse_args(arguments)
     if args.verb == "agreement":
-        print(json.dumps(compare(args.model, args.data, args.per_file)))
+        texts = [*args.text, *(sorted((args.data / "eval").glob("*.jsonl.xz")) if args.data else [])]
+        if not texts:
+            top.error("agreement needs texts: --data DIR or --text FILE")
+        print(json.dumps(compare(args.model, texts, args.per_file, args.formats, args.kernels), indent=2))
     elif args.verb == "measure":
         result = measure(args.run, args.data, args.held_out_bytes, args.limit)
         args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")

@@ -16,9 +16,11 @@ from senryu.kernels.fused import (
     ROW_SEQUENCE,
     ROW_START,
     ROWS,
+    SAMPLE_ROWS,
+    SAMPLED,
     SEQUENCES,
     ZERO,
-    quantize,
+    put_row,
 )
 from senryu.kernels.kv import NEVER, SCORES, TILE, WIDE, head_bytes, page_scores8, page_values, round_query, soften
 from senryu.kernels.layout import COUNTER, PAGE, SEGMENT, STATE_EXTRA, STEP, slots
@@ -113,7 +115,7 @@ def finish(state, head_dim, out):
 
 
 A_QKV, A_QKV_STRIDE, A_HEADS, A_KV_HEADS, A_HEAD_DIM, A_WINDOW, A_QUANTIZED, A_POOL, A_POOL_STRIDE = slots("attend")[:9]
-A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE = slots("attend")[9:]
+A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE, A_ROWS = slots("attend")[9:]
 
 
 @njit(boundscheck=False)
@@ -176,6 +178,17 @@ def round_queries(op, row, vector, count, head, scratch):
             round_query(query(op, row, vector + i, head), get(op, A_HEAD_DIM), i, scratch)
 
 
+@njit(boundscheck=False)
+def wanted(op, step, first, last):
+    """Whether any of the rows first..last is worked on."""
+    if get(op, A_ROWS) == ROWS or get(step, SAMPLED) == get(step, ROWS):
+        return True
+    for i in range(get(step, SAMPLED)):  # noqa: SIM110 - Numba has no generators
+        if first <= i32(get(step, SAMPLE_ROWS) + 4 * i) <= last:
+            return True
+    return False
+
+
 def attend(op, step, thread):
     """Work items: (sequence, K/V head, block of query vectors), or (sequence, K/V head, segment) where the plan says split."""
     kv_heads, head_dim = get(op, A_KV_HEADS), get(op, A_HEAD_DIM)
@@ -207,6 +220,8 @@ def attend(op, step, thread):
             continue
         head, vector = item % kv_heads, (blocks - 1 - item // kv_heads) * BLOCK  # the longest first
         count = min(BLOCK, vectors - vector)
+        if not wanted(op, step, row + vector // group, row + (vector + count - 1) // group):
+            continue
         low = i32(get(step, POSITIONS) + 4 * (row + vector // group)) - get(op, A_WINDOW) + 1
         high = i32(get(step, POSITIONS) + 4 * (row + (vector + count - 1) // group))
         begin = low // (PAGE * SEGMENT) if get(op, A_WINDOW) and low > 0 else 0
@@ -223,7 +238,8 @@ def attend(op, step, thread):
             finish(totals + i * state_bytes, head_dim, target)
 
 
-C_X, C_X_STRIDE, C_HEADS, C_KV_HEADS, C_HEAD_DIM, C_PARTIAL, C_PARTIAL_STRIDE, C_OUT, C_OUT_STRIDE, C_SCALE = slots("gather")
+C_X, C_X_STRIDE, C_HEADS, C_KV_HEADS, C_HEAD_DIM, C_PARTIAL, C_PARTIAL_STRIDE, C_OUT = slots("gather")[:8]
+C_ROWS = slots("gather")[-1]
 
 
 def gather(op, step, thread):
@@ -231,9 +247,10 @@ def gather(op, step, thread):
     heads, kv_heads, head_dim = get(op, C_HEADS), get(op, C_KV_HEADS), get(op, C_HEAD_DIM)
     group = heads // kv_heads
     while True:
-        row = fetch_add(op + 8 * COUNTER, 1)
-        if row >= get(step, ROWS):
+        i = fetch_add(op + 8 * COUNTER, 1)
+        if i >= get(step, get(op, C_ROWS)):
             return
+        row = i if get(op, C_ROWS) == ROWS else i32(get(step, SAMPLE_ROWS) + 4 * i)
         x = get(op, C_X) + row * get(op, C_X_STRIDE)
         sequence = i32(get(step, ROW_SEQUENCE) + 4 * row)
         segments = i32(get(step, SPLIT) + 4 * sequence)
@@ -248,7 +265,7 @@ def gather(op, step, thread):
                 for segment in range(1, segments):
                     merge(total, total + segment * get(op, C_PARTIAL_STRIDE), head_dim)
                 finish(total, head_dim, x + head * head_dim * 4)
-        quantize(x, heads * head_dim, get(op, C_OUT) + row * get(op, C_OUT_STRIDE), get(op, C_SCALE) + 4 * row)
+        put_row(op, C_OUT, i, x, heads * head_dim)
 
 
 KERNELS = {"plan": plan, "attend": attend, "gather": gather}

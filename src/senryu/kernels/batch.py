@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,10 @@ class Batch:
     top_p: np.ndarray  # float32 [sampled]; in (0, 1]
     top_k: np.ndarray  # int32 [sampled]; 0 keeps all
     seeds: np.ndarray  # uint64 [sampled]
+    masks: np.ndarray | None = None  # uint32 [sampled, ceil(vocab / 32)]; bit set: the token may be sampled, at least one is
+    masks_ready: np.ndarray | None = None  # int64 [1], with masks: not 0 from when they are filled, perhaps during the step
 
-    def check(self, *, vocab: int, pages: int, max_rows: int, max_sequences: int) -> None:
+    def check(self, *, vocab: int, pages: int, max_rows: int, max_sequences: int, max_sampled: int) -> None:
         """Raise TypeError for a wrong dtype and ValueError, naming the field, for anything a kernel could not survive."""
         for name, dtype in DTYPES.items():
             array, dimensions = getattr(self, name), 2 if name == "page_table" else 1
@@ -38,7 +41,8 @@ class Batch:
         rows, sequences, sampled = len(self.tokens), len(self.row_start) - 1, len(self.sample_rows)
         _require(1 <= rows <= max_rows, f"tokens: {rows} rows, 1 to {max_rows} fit in a step")
         _require(1 <= sequences <= max_sequences, f"row_start: {sequences} sequences, 1 to {max_sequences} fit in a step")
-        _require(sampled <= max_sequences, f"sample_rows: {sampled} rows, at most {max_sequences} can be sampled in a step")
+        most = min(max_sampled, rows)
+        _require(sampled <= most, f"sample_rows: {sampled} rows, at most {most} can be sampled in this step")
         _require(len(self.positions) == rows, "positions: one for each token")
         _require(len(self.page_table) == sequences, "page_table: one row for each sequence")
         for name in ("temperature", "top_p", "top_k", "seeds"):
@@ -53,6 +57,9 @@ class Batch:
             steps[start[1:] - 1] = True
             _require(bool(steps.all()), "positions: must be consecutive within a sequence")
         self._check_pages(pages, start, end)
+        if self.masks is not None:
+            _check_masks(self.masks, (sampled, -(-vocab // 32)), np.uint32, "masks")
+            _check_masks(self.masks_ready, (1,), np.int64, "masks_ready")
         if sampled:
             _require(bool(self.temperature.min() >= 0), "temperature: must be 0 or more")
             _require(bool(self.top_p.min() > 0 and self.top_p.max() <= 1), "top_p: must lie in (0, 1]")
@@ -68,6 +75,18 @@ class Batch:
             sequence = np.repeat(np.arange(len(start)), end - start)
             slots = self.page_table[sequence, self.positions // PAGE].astype(np.int64) * PAGE + self.positions % PAGE
             _require(len(np.unique(slots)) == len(slots), "page_table: two rows would write to the same slot of a page")
+
+
+def await_masks(ready: np.ndarray) -> None:
+    """Sleep until `masks_ready` is set: for who has no compiled kernel that waits."""
+    while not ready[0]:
+        time.sleep(20e-6)
+
+
+def _check_masks(array: np.ndarray | None, shape: tuple[int, ...], dtype: type, name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or not array.flags.c_contiguous:
+        raise TypeError(f"batch.{name} must be a C-contiguous array of {np.dtype(dtype).name}")
+    _require(array.shape == shape, f"{name}: the shape is {array.shape}, not {shape}")
 
 
 def _require(condition: bool, message: str) -> None:

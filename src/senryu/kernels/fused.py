@@ -1,7 +1,8 @@
 """What happens to a row between matrices: embedding, norm, rotation and K/V write, gated activation; most end in int8 rows.
 
 Rows are shared out one by one. Sums over a row run in sixteen lanes combined in a fixed order. Quantisation: scale =
-max|x| / 127, q = round half to even(x * (127 / max|x|)), stored as q + 128; a row of zeros has scale 0.
+max|x| / 127, q = round half to even(x * (127 / max|x|)), stored as q + 128; a row of zeros has scale 0. For int4 matrices
+the sums of q over groups are written too; for bf16 matrices rows stay float32 (see layout.OUTPUT).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from senryu.kernels.layout import COUNTER, PAGE, STEP, slots
+from senryu.kernels.layout import COUNTER, GROUP, OUTPUT, PAGE, STEP, slots
 from senryu.kernels.simd import (
     absolute,
     add,
@@ -27,6 +28,7 @@ from senryu.kernels.simd import (
     max_lanes,
     maximum,
     mul,
+    nearest,
     put_f32,
     put_i32,
     splat,
@@ -42,6 +44,7 @@ COS, SIN, COS_STRIDE = STEP.index("cos"), STEP.index("sin"), STEP.index("cos_str
 ROW_SEQUENCE = STEP.index("row_sequence")
 ZERO, ONE, LIMIT = np.float32(0), np.float32(1), np.float32(127)
 TINY = np.float32(1e-30)  # a row with no larger value counts as zeros
+O_OUT, O_STRIDE, O_SCALE, O_SUMS, O_SUMS_STRIDE = range(len(OUTPUT))  # after the slot of an operation's `out`
 
 E_TABLE, E_TABLE_STRIDE, E_HALF, E_HIDDEN, E_X, E_X_STRIDE = slots("embed")
 
@@ -62,17 +65,61 @@ def embed(op, step, thread):
                 store(target + 4 * i, load(source + 4 * i))
 
 
+PICK_X, PICK_X_STRIDE, PICK_N, PICK_OUT, PICK_OUT_STRIDE = slots("pick")
+
+
+def pick(op, step, thread):
+    """out[i] = x[sample_rows[i]]."""
+    while True:
+        i = fetch_add(op + 8 * COUNTER, 1)
+        if i >= get(step, SAMPLED):
+            return
+        x = get(op, PICK_X) + i32(get(step, SAMPLE_ROWS) + 4 * i) * get(op, PICK_X_STRIDE)
+        out = get(op, PICK_OUT) + i * get(op, PICK_OUT_STRIDE)
+        for byte in range(0, 4 * get(op, PICK_N), 64):
+            store(out + byte, load(x + byte))
+
+
 @njit(boundscheck=False)
-def quantize(x, n, out, out_scale):
-    """float32 [n] at x to bytes at out and a scale."""
+def rescale_of(high, out_scale):
+    """What to multiply a row by whose largest magnitude is `high`; its scale is written."""
+    put_f32(out_scale, high / LIMIT if high > TINY else ZERO)
+    return splat(LIMIT / high if high > TINY else ZERO)
+
+
+@njit(boundscheck=False)
+def put_sum(total, out_sums, start):
+    """The sum of q over the group that starts at value `start` (whole numbers below 2^24: exact in any order)."""
+    if out_sums:
+        put_i32(out_sums + start // GROUP * 4, np.int64(sum_lanes(total)))
+
+
+@njit(boundscheck=False)
+def quantize(x, n, out, out_scale, out_sums):
+    """float32 [n] at x to bytes at out (which may be x), a scale, and if out_sums is not 0 the sums of groups."""
     top = splat(ZERO)
     for i in range(0, n, 16):
         top = maximum(top, absolute(load(x + 4 * i)))
-    high = max_lanes(top)
-    factor = splat(LIMIT / high if high > TINY else ZERO)
-    put_f32(out_scale, high / LIMIT if high > TINY else ZERO)
-    for i in range(0, n, 16):
-        store_u8(out + i, mul(load(x + 4 * i), factor))
+    rescale = rescale_of(max_lanes(top), out_scale)
+    for start in range(0, n, GROUP):
+        total = splat(ZERO)
+        for i in range(start, min(n, start + GROUP), 16):
+            q = nearest(mul(load(x + 4 * i), rescale))
+            total = add(total, q)
+            store_u8(out + i, q)
+        put_sum(total, out_sums, start)
+
+
+@njit(boundscheck=False)
+def put_row(op, out, row, x, n):
+    """float32 [n] at x to `row` of the operation's output; `out` is the slot of its field of that name."""
+    target = get(op, out + O_OUT) + row * get(op, out + O_STRIDE)
+    if get(op, out + O_SCALE):
+        sums = get(op, out + O_SUMS) + row * get(op, out + O_SUMS_STRIDE)
+        quantize(x, n, target, get(op, out + O_SCALE) + 4 * row, sums)
+        return
+    for i in range(0, 4 * n, 64):
+        store(target + i, load(x + i))
 
 
 @njit(boundscheck=False)
@@ -85,19 +132,18 @@ def square_sum(x, n, mean):
     return sum_lanes(total)
 
 
-N_X, N_X_STRIDE, N_WEIGHT, N_N, N_EPS, N_CENTRED, N_OUT, N_OUT_STRIDE, N_SCALE, N_ROWS = slots("norm")
+N_X, N_X_STRIDE, N_WEIGHT, N_N, N_EPS, N_CENTRED, N_OUT, N_OUT_STRIDE, N_SCALE, N_SUMS, N_SUMS_STRIDE, N_ROWS = slots("norm")
 
 
 def norm(op, step, thread):
-    """RMSNorm, or LayerNorm without bias when centred, then quantise. With rows "sampled", row i reads x[sample_rows[i]]."""
+    """RMSNorm, or LayerNorm without bias when centred, then as `put_row`."""
     n, weight = get(op, N_N), get(op, N_WEIGHT)
     count = np.float32(n)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
         if row >= get(step, get(op, N_ROWS)):
             return
-        source = row if get(op, N_ROWS) == ROWS else i32(get(step, SAMPLE_ROWS) + 4 * row)
-        x = get(op, N_X) + source * get(op, N_X_STRIDE)
+        x = get(op, N_X) + row * get(op, N_X_STRIDE)
         mean = ZERO
         if get(op, N_CENTRED):
             total = splat(ZERO)
@@ -109,13 +155,21 @@ def norm(op, step, thread):
         for i in range(0, n, 16):
             y = mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i))
             top = maximum(top, absolute(y))
-        high = max_lanes(top)
-        rescale = splat(LIMIT / high if high > TINY else ZERO)
-        put_f32(get(op, N_SCALE) + 4 * row, high / LIMIT if high > TINY else ZERO)
         out = get(op, N_OUT) + row * get(op, N_OUT_STRIDE)
-        for i in range(0, n, 16):
-            y = mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i))
-            store_u8(out + i, mul(y, rescale))
+        if get(op, N_SCALE) == 0:
+            for i in range(0, n, 16):
+                store(out + 4 * i, mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i)))
+            continue
+        rescale = rescale_of(max_lanes(top), get(op, N_SCALE) + 4 * row)
+        sums = get(op, N_SUMS) + row * get(op, N_SUMS_STRIDE)
+        for start in range(0, n, GROUP):
+            total = splat(ZERO)
+            for i in range(start, min(n, start + GROUP), 16):
+                y = mul(mul(sub(load(x + 4 * i), centre), factor), load(weight + 4 * i))
+                q = nearest(mul(y, rescale))
+                total = add(total, q)
+                store_u8(out + i, q)
+            put_sum(total, sums, start)
 
 
 @njit(boundscheck=False)
@@ -137,15 +191,16 @@ def spread(x, n, block):
             store(x + i, hadamard(load(x + i)))
 
 
-G_X, G_X_STRIDE, G_N, G_BLOCK, G_OUT, G_OUT_STRIDE, G_SCALE = slots("glu")
+G_X, G_X_STRIDE, G_N, G_BLOCK, G_OUT = slots("glu")[:5]
+G_ROWS = slots("glu")[-1]
 
 
 def glu(op, step, thread):
-    """silu(gate) * up, spread, then quantise: x row = [gate n][up n]; the result overwrites the gate."""
+    """silu(gate) * up, spread, then as `put_row`: x row = [gate n][up n]; the result overwrites the gate."""
     n = get(op, G_N)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
-        if row >= get(step, ROWS):
+        if row >= get(step, get(op, G_ROWS)):
             return
         gate = get(op, G_X) + row * get(op, G_X_STRIDE)
         up = gate + 4 * n
@@ -154,7 +209,7 @@ def glu(op, step, thread):
             sigmoid = div(splat(ONE), add(splat(ONE), exp(sub(splat(ZERO), g))))
             store(gate + i, mul(mul(g, sigmoid), load(up + i)))
         spread(gate, n, get(op, G_BLOCK))
-        quantize(gate, n, get(op, G_OUT) + row * get(op, G_OUT_STRIDE), get(op, G_SCALE) + 4 * row)
+        put_row(op, G_OUT, row, gate, n)
 
 
 R_QKV, R_QKV_STRIDE, R_HEADS, R_KV_HEADS, R_HEAD_DIM, R_ROPE = slots("rope")[:6]
@@ -196,10 +251,10 @@ def put_kv8(keys, slot, k, v, head_dim):
     """The same into an int8 page; k and v are overwritten by their own bytes on the way."""
     values = keys + PAGE * head_dim
     scales = values + PAGE * head_dim + 4 * slot
-    quantize(k, head_dim, k, scales)
+    quantize(k, head_dim, k, scales, 0)
     for i in range(0, head_dim, 4):
         put_i32(keys + i * PAGE + 4 * slot, i32(k + i))
-    quantize(v, head_dim, v, scales + 4 * PAGE)
+    quantize(v, head_dim, v, scales + 4 * PAGE, 0)
     place = values + slot // 4 * 4 * head_dim + slot % 4
     for i in range(head_dim):
         copy_signed(place + 4 * i, v + i)
@@ -241,4 +296,4 @@ def rope(op, step, thread):
                 put_kv(page + head * 8 * PAGE * head_dim, slot, k, v, head_dim)
 
 
-KERNELS = {"embed": embed, "norm": norm, "rope": rope, "glu": glu}
+KERNELS = {"embed": embed, "pick": pick, "norm": norm, "rope": rope, "glu": glu}

@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from senryu.kernels.layout import BF16, COUNTER, GROUP, INT4, INT8, OPERATIONS, PANEL, slots
+from senryu.kernels.layout import BITS, COUNTER, GROUP, OPERATIONS, PANEL, slots
 from senryu.kernels.simd import (
     I32,
     I64,
@@ -47,6 +47,7 @@ from senryu.kernels.tiles import (
 
 FIELDS = OPERATIONS["gemm"]
 FORMAT, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "k", "panels", "rows"))
+INT8, INT4, BF16 = (BITS[name] for name in ("int8", "int4", "bf16"))
 MAX_ROWS = target().rows  # of a tile
 TASK_ROWS = 96  # rows of one work item when there are many: a multiple of MAX_ROWS
 

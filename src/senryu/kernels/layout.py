@@ -15,17 +15,22 @@ import numpy as np
 PAGE = 64  # tokens of one K/V page
 SEGMENT = 4  # pages whose softmax is finished before it is merged into the row's: fixed, so results never depend on splits
 PANEL = 64  # output columns of one packed weight panel
+GROUP = 128  # inputs that share one scale of an int4 matrix; the last group of a row may be shorter
 QUERY_BLOCK = 16  # query vectors of one attention work item: their q, scores and a page's K fit the first-level cache
 STATE_EXTRA = 32  # floats of a query vector's state after its head_dim sums: sixteen partial weights, then the maximum
-INT8, INT4, BF16 = 8, 4, 16  # formats of a packed matrix, by the bits of a weight
-GROUP = 128  # inputs that share a scale in an int4 matrix
+BITS = {"int8": 8, "int4": 4, "bf16": 16, "fp32": 32}  # of a weight: what `format` of a matrix means; fp32 is numpy's alone
 BUCKETS = 2048  # of a radix level in sampling; each holds a float64 mass and an int64 count
 SYNC_WORDS = 32  # int64 words that the thread team meets at
+
+OUTPUT = ("out", "out_stride", "out_scale", "out_sums", "out_sums_stride")
+"""Rows for a matrix: uint8 q + 128 with a float32 scale a row (`out_scale`), and for an int4 matrix the sum of q over each
+group of a row (`out_sums`, int32 [rows, groups]; else None). Without `out_scale` the rows stay float32."""
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "plan": ("heads", "kv_heads", "threads", "capacity"),
     "embed": ("table", "table_stride", "half", "hidden", "x", "x_stride"),
-    "norm": ("x", "x_stride", "weight", "n", "eps", "centred", "out", "out_stride", "out_scale", "rows"),
+    "pick": ("x", "x_stride", "n", "out", "out_stride"),
+    "norm": ("x", "x_stride", "weight", "n", "eps", "centred", *OUTPUT, "rows"),
     "gemm": (
         *("format", "a", "a_stride", "a_scale", "a_sums", "a_sums_stride", "w", "w_scale", "w_offset", "bias", "k", "panels"),
         *("out", "out_stride", "add", "rows"),
@@ -36,20 +41,23 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
     "attend": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "quantized", "pool", "pool_stride"),
-        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride"),
+        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride", "rows"),
     ),
     "gather": (
         *("x", "x_stride", "heads", "kv_heads", "head_dim", "partial", "partial_stride"),
-        *("out", "out_stride", "out_scale"),
+        *OUTPUT,
+        "rows",
     ),
-    "glu": ("x", "x_stride", "n", "block", "out", "out_stride", "out_scale"),
+    "glu": ("x", "x_stride", "n", "block", *OUTPUT, "rows"),
     "sample": ("logits", "logits_stride", "vocab", "weights", "weights_stride", "histogram", "histogram_stride", "out"),
 }
-"""Fields by kind. `rows` names the step's count of rows to work on: "rows" or "sampled" (then rows of x are gathered)."""
+"""Fields by kind. `rows` names the step's count of rows to work on: "rows", or "sampled" behind the last layer's K/V, where
+only rows that are sampled matter: "pick" and "gather" take those of their input, "attend" may leave out the others."""
 
 STEP = (
     *("rows", "sequences", "sampled", "tokens", "positions", "row_start", "page_table", "page_table_stride"),
     *("sample_rows", "temperature", "top_p", "top_k", "seeds", "cos", "sin", "cos_stride"),
+    *("masks", "masks_stride", "masks_ready"),  # 0, or Batch.masks; whoever fills them sets masks_ready[0] last
     # written by the "plan" kernel: attention's work items and how long rows are split over K/V
     *("items", "item_start", "split", "row_sequence", "slots", "sequence_slot"),
 )

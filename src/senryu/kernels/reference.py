@@ -2,7 +2,7 @@
 
 A twin takes the same `Operation` and the same formats. Where a compiled kernel rounds once per step, its twin does the same in
 the same order and is equal bit for bit; attention, where compiled code fuses multiply and add, is done in float64 here.
-With float32 in place of the int8 buffers and matrices the same functions are the fp32 reference path.
+With float32 rows and matrices the same functions are the fp32 reference path.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from senryu.kernels.layout import PAGE, Operation
-from senryu.kernels.pack import unpack
+from senryu.kernels.batch import await_masks
+from senryu.kernels.layout import GROUP, PAGE, Operation
+from senryu.kernels.pack import unpack, unpack4, unpack16, widen
 
 TINY, LIMIT = np.float32(1e-30), np.float32(127)
 EXACT = 1024  # products of int8 by int8 that float32 sums exactly: 1024 * 127 * 128 < 2^24
@@ -56,13 +57,20 @@ def quantize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return q.astype(np.uint8), np.where(zero, np.float32(0), high / LIMIT)
 
 
+def group_sums(q: np.ndarray) -> np.ndarray:
+    """uint8 q + 128 [rows, n] -> int32 sums of q over each group [rows, groups]."""
+    return np.add.reduceat(q.astype(np.int32) - 128, np.arange(0, q.shape[1], GROUP), axis=1, dtype=np.int32)
+
+
 def put_rows(op: Operation, x: np.ndarray) -> None:
-    """Rows to the operation's output: int8 with a scale, or float32 as they are."""
+    """Rows to the operation's output: int8 with a scale (and sums, where it has a place for them), or float32 as they are."""
     rows, n = x.shape
-    if op.out.dtype == np.uint8:
-        op.out[:rows, :n], op.out_scale[:rows] = quantize(x)
-    else:
+    if op.out_scale is None:
         op.out[:rows, :n] = x
+        return
+    op.out[:rows, :n], op.out_scale[:rows] = quantize(x)
+    if op.out_sums is not None:
+        op.out_sums[:rows] = group_sums(op.out[:rows, :n])
 
 
 def embed(op: Operation, step: Step) -> None:
@@ -72,9 +80,12 @@ def embed(op: Operation, step: Step) -> None:
     op.x[: len(rows), : op.hidden] = rows
 
 
+def pick(op: Operation, step: Step) -> None:
+    op.out[: step["sampled"], : op.n] = op.x[step["sample_rows"], : op.n]
+
+
 def norm(op: Operation, step: Step) -> None:
-    x = op.x[: step["rows"]] if op.rows == "rows" else op.x[step["sample_rows"]]
-    x = x[:, : op.n]
+    x = op.x[: step[op.rows], : op.n]
     count = np.float32(op.n)
     if op.centred:
         x = x - (lane_sum(x) / count)[:, None]
@@ -83,17 +94,40 @@ def norm(op: Operation, step: Step) -> None:
 
 
 def gemm(op: Operation, step: Step) -> None:
+    """By the matrix's format."""
+    {8: gemm8, 4: gemm4, 16: gemm16, 32: gemm16}[op.format](op, step)
+
+
+def gemm8(op: Operation, step: Step) -> None:
     rows = step[op.rows]
-    a = op.a[:rows, : op.k]
-    if a.dtype == np.uint8:
-        q, w = a.astype(np.float32) - 128, unpack(op.w)
-        total = np.zeros((rows, len(w)))
-        for i in range(0, op.k, EXACT):
-            total += q[:, i : i + EXACT] @ w[:, i : i + EXACT].T.astype(np.float32)
-        value = total.astype(np.float32) * op.w_scale * op.a_scale[:rows, None] + op.bias
-    else:
-        value = a @ op.w.T + op.bias[: len(op.w)]
-    out = op.out[:rows, : value.shape[1]]
+    q, w = op.a[:rows, : op.k].astype(np.float32) - 128, unpack(op.w)
+    total = np.zeros((rows, len(w)))
+    for i in range(0, op.k, EXACT):
+        total += q[:, i : i + EXACT] @ w[:, i : i + EXACT].T.astype(np.float32)
+    put_results(op, total.astype(np.float32) * op.w_scale * op.a_scale[:rows, None] + op.bias)
+
+
+def gemm4(op: Operation, step: Step) -> None:
+    """A group's dot of nibbles and q, less 8 times the group's sum of q, is a whole number below 2^24: exact in float32."""
+    rows = step[op.rows]
+    q, w, scale = op.a[:rows, : op.k].astype(np.float32) - 128, unpack4(op.w), widen(op.w_scale)
+    value = np.zeros((rows, len(w)), np.float32)
+    for group in range(scale.shape[1]):
+        part = slice(group * GROUP, (group + 1) * GROUP)
+        dot = q[:, part] @ w[:, part].T.astype(np.float32) - 8 * op.a_sums[:rows, group, None].astype(np.float32)
+        value = value + dot * scale[:, group].reshape(-1)
+    put_results(op, value * op.a_scale[:rows, None] + op.bias)
+
+
+def gemm16(op: Operation, step: Step) -> None:
+    """float32 rows; the matrix packed bfloat16, or for the fp32 reference path float32 [n, k] as it is."""
+    w = unpack16(op.w) if op.w.dtype == np.uint16 else op.w
+    put_results(op, op.a[: step[op.rows], : op.k] @ w.T + op.bias[: len(w)])
+
+
+def put_results(op: Operation, value: np.ndarray) -> None:
+    """What a matrix made, written or added."""
+    out = op.out[: len(value), : value.shape[1]]
     out[...] = out + value if op.add else value
 
 
@@ -214,7 +248,8 @@ def attend(op: Operation, step: Step) -> None:
 
 
 def gather(op: Operation, step: Step) -> None:
-    put_rows(op, op.x[: step["rows"], : op.heads * op.head_dim])
+    rows = slice(step["rows"]) if op.rows == "rows" else step["sample_rows"]
+    put_rows(op, op.x[rows, : op.heads * op.head_dim])
 
 
 def hadamard(x: np.ndarray, block: int) -> np.ndarray:
@@ -229,9 +264,9 @@ def hadamard(x: np.ndarray, block: int) -> np.ndarray:
 
 
 def glu(op: Operation, step: Step) -> None:
-    gate, up = op.x[: step["rows"], : op.n], op.x[: step["rows"], op.n : 2 * op.n]
+    gate, up = op.x[: step[op.rows], : op.n], op.x[: step[op.rows], op.n : 2 * op.n]
     product = hadamard(gate * (np.float32(1) / (np.float32(1) + exp(np.float32(0) - gate))) * up, op.block)
-    op.x[: step["rows"], : op.n] = product
+    op.x[: step[op.rows], : op.n] = product
     put_rows(op, product)
 
 
@@ -252,9 +287,9 @@ def uniform(seed: int, position: int) -> float:
 
 
 def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """float64 weights of the tokens that may be drawn, 0 for the others; not normalised."""
+    """float64 weights of the tokens that may be drawn, 0 for the others and for logits of -inf; not normalised."""
     inverse = np.float32(1) / max(np.float32(temperature), np.float32(1e-5))
-    weights = exp((logits - logits.max()) * inverse).astype(np.float64)
+    weights = np.where(np.isneginf(logits), 0, exp((logits - logits.max()) * inverse).astype(np.float64))
     order = np.argsort(-weights, kind="stable")
     kept = top_k if 0 < top_k < len(weights) else len(weights)
     if top_p < 1:
@@ -265,9 +300,19 @@ def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: floa
     return result
 
 
+def allowed(mask: np.ndarray, vocab: int) -> np.ndarray:
+    """bool [vocab] of a mask, uint32 [ceil(vocab / 32)]."""
+    return np.unpackbits(mask.view(np.uint8), bitorder="little")[:vocab].astype(bool)
+
+
 def sample(op: Operation, step: Step) -> None:
+    masks = step.get("masks")
+    if masks is not None:
+        await_masks(step["masks_ready"])
     for row in range(step["sampled"]):
         logits = op.logits[row, : op.vocab]
+        if masks is not None:
+            logits[~allowed(masks[row], op.vocab)] = -np.inf
         if step["temperature"][row] > 0:
             weights = distribution(logits, step["temperature"][row], int(step["top_k"][row]), float(step["top_p"][row]))
             position = int(step["positions"][step["sample_rows"][row]])
@@ -279,7 +324,7 @@ def sample(op: Operation, step: Step) -> None:
 
 
 TWINS: dict[str, Callable[[Operation, Step], None]] = {
-    function.__name__: function for function in (plan, embed, norm, gemm, rope, attend, gather, glu, sample)
+    function.__name__: function for function in (plan, embed, pick, norm, gemm, rope, attend, gather, glu, sample)
 }
 
 

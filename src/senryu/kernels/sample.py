@@ -1,5 +1,7 @@
 """Choosing the next token: temperature, then top_k, then top_p over what is left, then one draw; temperature 0 is argmax.
 
+A row may come with a mask of the tokens that it may become: for the others it is as if their logits were -inf.
+
 Tokens rank by weight, equal weights by id; top_k and top_p keep a prefix of that ranking, found without sorting by a radix walk
 over the weights' bits. The draw is a pure function of (seed, position, logits): SplitMix64's finaliser over both numbers.
 """
@@ -21,20 +23,26 @@ from senryu.kernels.simd import (
     i64,
     keep,
     load,
+    load_acquire,
     max_lanes,
     maximum,
     mul,
+    pause,
+    put_f32,
     put_f64,
     put_i32,
     put_i64,
     splat,
     store,
     sub,
+    yield_core,
 )
+from senryu.kernels.team import SPINS
 
 TEMPERATURE, TOP_P, TOP_K, SEEDS = (STEP.index(name) for name in ("temperature", "top_p", "top_k", "seeds"))
+MASKS, MASKS_STRIDE, MASKS_READY = (STEP.index(name) for name in ("masks", "masks_stride", "masks_ready"))
 LOGITS, LOGITS_STRIDE, VOCAB, WEIGHTS, WEIGHTS_STRIDE, HISTOGRAM, HISTOGRAM_STRIDE, OUT = slots("sample")
-LOWEST, COOLEST = np.float32(-3.4e38), np.float32(1e-5)
+LOWEST, COOLEST, REFUSED = np.float32(-3.4e38), np.float32(1e-5), np.float32(-np.inf)
 GOLDEN, MIX1, MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
@@ -51,6 +59,30 @@ def uniform(seed, position):
     """A float64 in [0, 1) that depends on nothing else."""
     z = mix(mix(np.uint64(seed) + GOLDEN) + np.uint64(position) * GOLDEN)
     return np.float64(np.int64(z >> np.uint64(11))) * 2.0**-53
+
+
+@njit(boundscheck=False)
+def await_masks(step):
+    """Wait for the thread that fills the masks while the layers run: it is nearly always done by now."""
+    spins = 0
+    while load_acquire(get(step, MASKS_READY)) == 0:
+        spins += 1
+        if spins < SPINS:
+            pause()
+        else:
+            yield_core()
+
+
+@njit(boundscheck=False)
+def refuse(mask, x, n, value):
+    """x[i] = value for every token i whose bit of `mask` is 0."""
+    for first in range(0, n, 32):
+        bits = i32(mask + first // 8)
+        if bits == -1:
+            continue
+        for i in range(first, min(first + 32, n)):
+            if not (bits >> (i - first)) & 1:
+                put_f32(x + 4 * i, value)
 
 
 @njit(boundscheck=False)
@@ -104,13 +136,14 @@ def prefix(weights, n, count, mass, histogram):
     slot = histogram + 16 * (chosen & 1023)
     here = i64(slot + 8)
     each = f64(slot) / here
-    ties = min(here, max(1, min(count - passed, np.int64(np.ceil((mass - above) / each)) if mass < 1e300 else here)))
+    most = np.int64(np.ceil((mass - above) / each)) if mass < 1e300 and each > 0 else here
+    ties = min(here, max(1, min(count - passed, most)))
     return chosen, ties, above + ties * each
 
 
 @njit(boundscheck=False)
 def draw(weights, n, last, ties, u):
-    """Inverse of the cumulative weight of the kept tokens, in order of ids."""
+    """Inverse of the cumulative weight of the kept tokens, in order of ids. A token of weight 0 is never drawn."""
     total = 0.0
     left = ties
     for i in range(n):
@@ -121,7 +154,7 @@ def draw(weights, n, last, ties, u):
     target, cumulative, token, left = u * total, 0.0, 0, ties
     for i in range(n):
         bits = i32(weights + 4 * i)
-        if bits > last or (bits == last and left > 0):
+        if bits > 0 and (bits > last or (bits == last and left > 0)):
             left -= bits == last
             cumulative += np.float64(f32(weights + 4 * i))
             token = i
@@ -131,13 +164,15 @@ def draw(weights, n, last, ties, u):
 
 
 @njit(boundscheck=False)
-def choose(step, row, logits, n, weights, histogram):
+def choose(step, row, logits, mask, n, weights, histogram):
     """The token of one row that is not greedy."""
     temperature = f32(get(step, TEMPERATURE) + 4 * row)
     high, inverse = splat(largest(logits, n)), splat(np.float32(1) / max(temperature, COOLEST))
     for i in range(0, n, 16):
         weight = exp(mul(sub(load(logits + 4 * i), high), inverse))
         store(weights + 4 * i, keep(weight, 0, n - i, np.float32(0)))
+    if mask:
+        refuse(mask, weights, n, np.float32(0))
     last, ties, mass = 0, n, 0.0
     top_k, top_p = i32(get(step, TOP_K) + 4 * row), np.float64(f32(get(step, TOP_P) + 4 * row))
     if 0 < top_k < n:
@@ -154,16 +189,22 @@ def choose(step, row, logits, n, weights, histogram):
 
 
 def sample(op, step, thread):
-    """out[row] = next token of each sampled row."""
+    """out[row] = next token of each sampled row; logits of refused tokens become -inf. A mask has at least one bit set."""
     n = get(op, VOCAB)
+    mask = get(step, MASKS)
+    if mask:
+        await_masks(step)
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
         if row >= get(step, SAMPLED):
             return
         logits = get(op, LOGITS) + row * get(op, LOGITS_STRIDE)
+        if get(step, MASKS):
+            mask = get(step, MASKS) + row * get(step, MASKS_STRIDE)
+            refuse(mask, logits, n, REFUSED)
         if f32(get(step, TEMPERATURE) + 4 * row) > 0:
             weights = get(op, WEIGHTS) + thread * get(op, WEIGHTS_STRIDE)
-            token = choose(step, row, logits, n, weights, get(op, HISTOGRAM) + thread * get(op, HISTOGRAM_STRIDE))
+            token = choose(step, row, logits, mask, n, weights, get(op, HISTOGRAM) + thread * get(op, HISTOGRAM_STRIDE))
         else:
             token = argmax(logits, n)
         put_i32(get(op, OUT) + 4 * row, token)

@@ -41,7 +41,7 @@ AVX512 = Isa(
 )
 AVXVNNI = Isa("avxvnni", ("avx2", "fma", "avxvnni"), "vnni256", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 1, 202, X86_PAUSE)
 AVX2 = Isa("avx2", ("avx2", "fma"), "maddubs", {1: 4, 2: 2, 3: 1, 4: 1}, 1, 202, X86_PAUSE)
-NEON = Isa("neon", ("neon", "dotprod"), "sdot", {1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 1}, 1, 98, ARM_YIELD)
+NEON = Isa("neon", ("neon", "dotprod"), "sdot", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 1, 98, ARM_YIELD)
 ISAS = {isa.name: isa for isa in (AVX512, AVXVNNI, AVX2, NEON)}  # best first
 
 

@@ -20,7 +20,9 @@ from senryu import kernels as kernel_package
 from senryu.kernels import reference
 from senryu.kernels.batch import DTYPES, Batch
 from senryu.kernels.layout import PAGE, STEP, SYNC_WORDS, Operation, aligned, encode, kv_bytes, records
+from senryu.kernels.pack import FORMATS, Format
 from senryu.model.layers import Buffers, build_operations
+from senryu.model.packed import PackedWeights, cache_file
 from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
@@ -37,6 +39,7 @@ class Program:
     """
 
     page_size = PAGE
+    DRAFTED = 16  # rows of a step that can be sampled beside one for each sequence: those that verify drafts
 
     def __init__(
         self,
@@ -48,21 +51,25 @@ class Program:
         max_sequences: int = 64,
         threads: int | None = None,
         kernels: KernelPath = "auto",
+        format: Format = "int8",
         kv: str = "float32",
         cache_dir: Path | None = None,
+        weights_dir: Path | None = None,
         progress: kernel_package.Progress | None = None,
     ) -> None:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
-        usable cores unless given. kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where
-        compiled kernels are kept (default ~/.senryu/cache/kernels).
-        Raises ModelError when the sizes do not suit the int8 formats, ValueError for other arguments out of range.
+        usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
+        kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where compiled kernels are kept
+        (default ~/.senryu/cache/kernels). weights_dir: where packed weights are kept; without it they are packed at every
+        start. Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
+        self.max_sampled = max_sequences + self.DRAFTED
         if min(pages, max_rows, max_sequences) < 1 or (threads is not None and threads < 1):
             raise ValueError("pages, max_rows, max_sequences and threads must be at least 1")
-        self.kernels = choose_kernels(spec, kernels)
+        self.kernels, self.format = choose_kernels(spec, kernels), choose_format(format, kernels)
         compiled = None
         if self.kernels not in ("numpy", "fp32"):
             root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
@@ -71,10 +78,14 @@ class Program:
         self.kv = "float32" if self.kernels == "fp32" else kv
         if self.kv not in KV_FORMATS:
             raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
-        self.fingerprint = "\0".join([weights.fingerprint, repr(spec), self.kernels, self.kv, _sources(), np.__version__])
-        formats = {"quantized": self.kernels != "fp32", "kv8": self.kv == "int8"}
-        self._buffers = Buffers(spec, pages, max_rows, max_sequences, self.threads, **formats)
-        self._operations = build_operations(spec, weights, self._buffers, self.threads, quantized=self.kernels != "fp32")
+        made_for = (weights.fingerprint, spec, self.kernels, self.format, self.kv, _sources(), np.__version__)
+        self.fingerprint = repr(made_for)  # of K/V pages
+        file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
+        packed = PackedWeights(weights, self.format, file)
+        sizes = pages, max_rows, max_sequences, self.max_sampled, self.threads
+        self._buffers = Buffers(spec, *sizes, format=self.format, kv8=self.kv == "int8")
+        self._operations = build_operations(spec, packed, self._buffers, self.threads, format=self.format)
+        packed.keep()
         self.logits = self._buffers.logits[:, : spec.vocab]
         self._inputs = {name: self._input(name) for name in DTYPES}
         self._rope = (np.empty((0, spec.head_dim // 2), np.float32),) * 2
@@ -86,17 +97,18 @@ class Program:
         if name == "page_table":
             return np.zeros((self.max_sequences, self.pages), np.int32)
         size = {"tokens": self.max_rows, "positions": self.max_rows, "row_start": self.max_sequences + 1}
-        return aligned((size.get(name, self.max_sequences),), DTYPES[name])
+        return aligned((size.get(name, self.max_sampled),), DTYPES[name])
 
     def step(self, batch: Batch) -> np.ndarray:
         """Compute the batch's rows, write their K/V, and sample: int32 [sampled]. The GIL is released while compiled code runs.
 
-        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], until the next step. Raises TypeError or ValueError for
-        a batch that does not fit, before anything is written, and RuntimeError after close().
+        Afterwards `logits[i]` holds the logits of batch.sample_rows[i], -inf where a mask refuses, until the next step. Raises
+        TypeError or ValueError for a batch that does not fit, before anything is written, and RuntimeError after close().
         """
         if self._closed:
             raise RuntimeError("this program is closed")
-        batch.check(vocab=self.spec.vocab, pages=self.pages, max_rows=self.max_rows, max_sequences=self.max_sequences)
+        limits = {"max_rows": self.max_rows, "max_sequences": self.max_sequences, "max_sampled": self.max_sampled}
+        batch.check(vocab=self.spec.vocab, pages=self.pages, **limits)
         self._grow_rope(int(batch.positions.max()) + 1)
         rows, sequences, sampled = len(batch.tokens), len(batch.row_start) - 1, len(batch.sample_rows)
         if self._team:
@@ -107,10 +119,11 @@ class Program:
                     place[: len(array), :width] = array[:, :width]
                 else:
                     place[: len(array)] = array
-            self._team.run((rows, sequences, sampled), self._rope)
+            self._team.run((rows, sequences, sampled), self._rope, batch.masks, batch.masks_ready)
         else:
             step: reference.Step = {name: getattr(batch, name) for name in DTYPES}
             step |= {"rows": rows, "sequences": sequences, "sampled": sampled, "cos": self._rope[0], "sin": self._rope[1]}
+            step |= {"masks": batch.masks, "masks_ready": batch.masks_ready}
             reference.run(self._operations, step)
         return self._buffers.sampled[:sampled].copy()
 
@@ -180,9 +193,20 @@ class _Team:
         for name, value in values.items():
             self._step[STEP.index(name)] = encode(value)
 
-    def run(self, counts: tuple[int, int, int], rope: tuple[np.ndarray, np.ndarray]) -> None:
-        """counts: rows, sequences, sampled, the first three slots of a step."""
+    def run(
+        self,
+        counts: tuple[int, int, int],
+        rope: tuple[np.ndarray, np.ndarray],
+        masks: np.ndarray | None,
+        masks_ready: np.ndarray | None,
+    ) -> None:
+        """counts: rows, sequences, sampled, the first three slots of a step. masks: used where they are, not copied, since
+        they may be filled while the step runs."""
         self._step[:3] = counts
+        if masks is not None:
+            self._set(masks=masks, masks_stride=masks.strides[0], masks_ready=masks_ready)
+        else:
+            self._set(masks=None)
         if rope is not self._rope:
             self._rope = rope
             self._set(cos=rope[0], sin=rope[1], cos_stride=rope[0].strides[0])
@@ -221,5 +245,19 @@ def choose_kernels(spec: ModelSpec, wanted: str) -> str:
         return wanted
     for name in ("hidden", "ffn", "head_dim"):
         if getattr(spec, name) % 16:
-            raise ModelError(f'{name} is {getattr(spec, name)}, and int8 needs a multiple of 16: use kernels="fp32"')
+            raise ModelError(f'{name} is {getattr(spec, name)}, and packed weights need a multiple of 16: use kernels="fp32"')
     return kernel_package.available()[0] if wanted == "auto" else wanted
+
+
+def choose_format(wanted: Format, kernels: str) -> Format | None:
+    """The packed weights' format; None for the fp32 path.
+
+    Raises ValueError for an unknown name, and ModelError for one that fp32 would ignore.
+    """
+    if wanted not in FORMATS:
+        raise ValueError(f'weights are "{wanted}": choose {", ".join(FORMATS)}')
+    if kernels != "fp32":
+        return wanted
+    if wanted != "int8":
+        raise ModelError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
+    return None

@@ -38,6 +38,11 @@ class Tokenizer:
         """Number of ids that the tokenizer knows; a model's embedding may have more rows."""
         return self._backend.get_vocab_size()
 
+    def to_json(self) -> str:
+        """The tokenizer.json that it is."""
+        json_text: str = self._backend.to_str()
+        return json_text
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: nothing is put before or after, and the text of a special token inside is plain text too."""
         return _encode(self._plain, text)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from senryu.config import Settings
+from senryu.engine.grammar import GrammarCompiler
 from senryu.engine.interface import Engine
 from senryu.engine.local import LocalEngine
 from senryu.errors import SenryuError
+from senryu.kernels.pack import Format
 from senryu.model.hub import parameters, resolve
 from senryu.model.program import KernelPath, Program
 from senryu.model.spec import ModelError, ModelSpec, load_spec
@@ -31,6 +33,7 @@ Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
 NANO = "senryu-nano"
+WEIGHT_BYTES = {"int8": 1.0, "int4": 0.55, "bf16": 2.0}  # of one packed parameter, about
 LEAST_CONTEXT = 2_048  # a K/V cache for less than this is no use
 
 
@@ -105,9 +108,8 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        program = _program(settings, files.name, spec, weights, progress)
         spill = settings.kv_spill / re.sub(r"[^\w.-]+", "_", files.name)
-        engine = LocalEngine(program, spill_directory=spill, spill_bytes=int(settings.kv_spill_gb * 1e9))
+        engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab), spill)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
     context = min(CONTEXT_TOKENS, engine.max_context)
@@ -131,22 +133,39 @@ def load_engine(settings: Settings, ref: str, progress: Progress | None = None) 
             files = resolve(ref, settings.home)
             spec, weights = load_spec(files.path), load_weights(files.path)
             check(spec, weights)
-        return spec, LocalEngine(_program(settings, ref, spec, weights, progress))
+        return spec, _start(settings, ref, spec, weights, progress)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
 
 
-def _program(settings: Settings, name: str, spec: ModelSpec, weights: Float32Weights, progress: Progress | None) -> Program:
-    return Program(
+def _start(
+    settings: Settings,
+    name: str,
+    spec: ModelSpec,
+    weights: Float32Weights,
+    progress: Progress | None,
+    grammars: GrammarCompiler | None = None,
+    spill: Path | None = None,
+) -> LocalEngine:
+    program = Program(
         spec,
         weights,
         pages=kv_pages(settings, name, spec, available_memory()),
         max_sequences=settings.max_sequences,
         threads=settings.threads or None,
         kernels=cast(KernelPath, settings.kernels),
+        format=cast(Format, settings.weights),
         kv=settings.kv,
         cache_dir=settings.kernel_cache,
+        weights_dir=settings.weight_cache,
         progress=progress,
+    )
+    return LocalEngine(
+        program,
+        drafts=settings.drafts,
+        grammars=grammars,
+        spill_directory=spill,
+        spill_bytes=int(settings.kv_spill_gb * 1e9),
     )
 
 
@@ -157,7 +176,7 @@ def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
     """
     page_bytes, page_tokens = Program.page_bytes(spec, settings.kv), Program.page_size
     window = -(-min(CONTEXT_TOKENS, spec.max_position) // page_tokens)
-    room = max(free - parameters(spec), 0)
+    room = max(free - int(parameters(spec) * WEIGHT_BYTES[settings.weights]), 0)
     if settings.kv_cache_gb:
         pages = int(settings.kv_cache_gb * 1e9) // page_bytes
         fits = pages * page_bytes <= room

@@ -1,0 +1,80 @@
+"""One generator, several instruction sets: which is chosen, equal bits from narrower sets, Arm code as we mean it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from senryu import kernels
+from senryu.kernels import target
+
+HERE = Path(__file__).parent
+NARROW = """
+import sys
+from pathlib import Path
+import numpy as np
+import test_attention, test_gemm
+from senryu import kernels
+
+compiled = kernels.load(Path(sys.argv[1]), path=sys.argv[2])
+assert compiled.isa == sys.argv[2]
+for rows in (1, 2, 3, 4, 5, 6, 13):
+    test_gemm.test_equals_its_twin_bit_for_bit(compiled, rows, 144, 100, 0)
+test_gemm.test_integers_are_exact_at_the_extremes(compiled)
+test_attention.test_int8_is_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
+test_attention.test_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
+"""
+
+
+def run(*arguments: str) -> str:
+    """The output of a Python process of its own: a process generates kernels for one set."""
+    done = subprocess.run([sys.executable, *arguments], cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_best_set_is_chosen_by_the_features_that_numba_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    for features, names in [
+        ("+avx2,+fma,-avx512f", ["avx2"]),
+        ("+avx2,+fma,+avxvnni", ["avxvnni", "avx2"]),
+        ("+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni", ["avx512", "avx2"]),
+        ("+avx2,-fma", []),
+        ("+neon,+dotprod", ["neon"]),
+    ]:
+        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+        assert [isa.name for isa in target.supported()] == names
+
+
+def test_a_set_that_does_not_run_here_is_refused_by_name() -> None:
+    missing = next(name for name in target.ISAS if name not in kernels.available())
+    with pytest.raises(RuntimeError, match=f"cannot run {missing} kernels: it lacks "):
+        target.narrow(missing)
+
+
+def test_one_process_runs_one_set(compiled_kernels: kernels.Kernels, tmp_path: Path) -> None:
+    others = [name for name in kernels.available() if name in target.ISAS and name != compiled_kernels.isa]
+    for name in others:
+        with pytest.raises(RuntimeError, match="another set needs a process of its own"):
+            kernels.load(tmp_path, path=name)
+
+
+@pytest.mark.parametrize("name", [n for n in kernels.available()[1:] if n in target.ISAS])
+def test_a_narrower_set_gives_the_same_bits(name: str, request: pytest.FixtureRequest) -> None:
+    run("-c", NARROW, str(request.config.cache.mkdir("kernels")), name)
+
+
+def test_arm_code_is_generated_and_its_sums_stay_in_registers() -> None:
+    """Compiled and inspected, not run: tiles of 6 x 16 are loops of 24 dots with 24 sums that never touch the stack."""
+    loops = json.loads(run("cross.py", "generic", "+neon,+dotprod"))
+    assert {"gemm", "attend", "rope", "sample", "step"} <= loops.keys()
+    full = [stack for dots, stack in loops["gemm"] if dots == 24]
+    assert full
+    assert not any(full)
+    assert loops["attend"]
+    assert not any(stack for _, stack in loops["attend"])
