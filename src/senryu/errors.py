@@ -116,6 +116,11 @@ ERRORS: dict[str, Rule] = {
         "{name} does not fit: its K/V cache of {tokens} tokens takes {need}, and {free} of memory are free beside the weights. "
         "Close other programs, change kv_cache_gb in {config}, or take a smaller model."
     ),
+    "peer_failed": _start(
+        "the peer {peer} cannot be measured: {why}. Give --peer-python a Python of its own, with: pip install {packages}"
+    ),
+    "server_failed": _start("`senryu serve` did not start, so it cannot be measured: {why}"),
+    "no_matplotlib": _start("a plot needs matplotlib. Type: pip install 'senryu[plot]'"),
 }
 
 

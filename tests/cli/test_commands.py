@@ -95,11 +95,41 @@ def test_chat_keeps_the_conversation_until_its_end(call) -> None:
 
 
 def test_a_bench_reports_its_machine(call) -> None:
-    result = json.loads(call("bench", "--prompt", "70", "--tokens", "4", "--rounds", "1", "--json").stdout)
+    result = json.loads(call("bench", "--prompt", "16", "--tokens", "4", "--rounds", "1", "--json").stdout)
     assert result["machine"]["kernels"] in kernels.PATHS
-    assert result["speeds"][0]["decode_tok_s"] > 0
-    assert result["ttft_ms"]["cached"] > 0
-    assert call("bench", "--peer", "llama.cpp").exit_code == 2
+    assert (result["model"], result["weights"], result["rounds"]) == ("nano", "int8", 1)
+    measures = [(figure["measure"], figure["at"]) for figure in result["figures"]]
+    assert measures == [("prefill", 16), ("decode", 16), ("ttft_cold", 16), ("ttft_warm", 16), ("ttft_cached", 16)]
+    assert min(figure["median"] for figure in result["figures"]) > 0
+
+
+def test_a_bench_measures_what_was_asked_for(call) -> None:
+    printed = call("bench", "--shape", "tiny", "--suite", "depth,memory", "--depth", "0,65", "--tokens", "2", "--rounds", "1")
+    rows = [line.split("\t") for line in printed.stdout.splitlines()]
+    assert [(row[0], row[1]) for row in rows if row[0] == "depth"] == [("depth", "0"), ("depth", "65")]
+    assert {row[0] for row in rows} == {"depth", "memory resident", "memory kv pool", "memory kv 1024 tokens"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("--peer llama.cpp", "--shape 0.3b --peer-python PATH"),
+        ("--peer ollama --shape tiny --peer-python x", "llama.cpp or openvino or ctranslate2"),
+        ("--peer llama.cpp --shape tiny --peer-python x --quant q9", "q8_0, q4_0, q4_k_m"),
+        ("--peer-python x", "--peer llama.cpp"),
+        ("--suite speed", "prefill"),
+        ("--suite start --shape tiny", "no tokenizer"),
+        ("--prompt many", "whole numbers"),
+        ("--prompt 0", "at least 1"),
+        ("--depth 1,-2", "at least 0"),
+        ("--plot p.png", "--suite depth"),
+        ("--shape tiny --prompt 999999", "at most"),
+    ],
+)
+def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: str) -> None:
+    refused = call("bench", *arguments.split())
+    assert refused.exit_code == 2
+    assert hint in refused.stderr
 
 
 @pytest.mark.parametrize(

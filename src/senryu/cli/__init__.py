@@ -22,7 +22,7 @@ def _register() -> None:
     app.command()(chat.chat)
     app.command()(chat.run)
     app.add_typer(models.app, name="models")
-    app.command()(bench.bench)
+    app.command(help=bench.HELP)(bench.bench)
     app.command()(doctor.doctor)
     app.command()(doctor.version)
 

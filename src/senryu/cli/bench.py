@@ -2,78 +2,192 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
 from senryu.cli.output import CompileProgress, Weights, print_json, print_table, say
+from senryu.evals import catalog
+
+if TYPE_CHECKING:
+    from senryu.config import Settings
+
+HELP = f"""Measure speed, memory and start. Run it on an idle machine; without options it takes half a minute.
+
+\b
+Suites (minutes for the bundled model / the 0.3b shape):
+{catalog.help_text()}
+  {"all":9}all of them
+"""
 
 
 def bench(
     model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
     shape: Annotated[str | None, typer.Option(help="Random weights of a shape instead: tiny, 0.3b or 1.1b.")] = None,
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens to prefill.")] = 512,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after them.")] = 64,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Suites to run, e.g. decode,depth; by default prefill, decode and ttft of 512 tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Tokens to read, e.g. 512,4096.", show_default=False)] = None,
+    depth: Annotated[str | None, typer.Option(help="Depths to write at, e.g. 0,1024.", show_default=False)] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; medians are shown.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.", show_default=False)] = None,
     weights: Weights = None,
-    peer: Annotated[str | None, typer.Option(help="Measure a peer in turns, same shape: llama.cpp (needs --shape).")] = None,
-    peer_python: Annotated[str | None, typer.Option(help="The Python that has llama-cpp-python and gguf.")] = None,
-    quant: Annotated[str, typer.Option(help="The peer's number format: q8_0, q4_0 or q4_k_m.")] = "q8_0",
+    peer: Annotated[
+        str | None,
+        typer.Option(help="Measure a peer in turns, same shape: llama.cpp, openvino or ctranslate2 (needs --shape)."),
+    ] = None,
+    peer_python: Annotated[str | None, typer.Option(help="The Python that has the peer's packages.")] = None,
+    quant: Annotated[
+        str | None, typer.Option(help="The peer's formats, e.g. q4_0,q4_k_m; by default what compares with ours.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw decode by depth and the ratios into this PNG.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure prefill, decode and time to first token. Run it on an idle machine."""
-    from senryu.cli.doctor import machine
+    """See HELP."""
+    names = _suites(suite, shape)
+    lengths, depths = _counts("--prompt", prompt, 1), _counts("--depth", depth, 0)
+    rival = _rival(peer, peer_python, quant, shape)
+    if plot is not None and "depth" not in names and rival is None:
+        _refuse("a plot shows decode by depth and ratios to a peer; add --suite depth, or --peer llama.cpp with --shape 0.3b")
     from senryu.config import load_settings
-    from senryu.evals.speed import EngineSubject, LlamaCppSubject, Subject, measure
+    from senryu.evals.plot import draw, require_matplotlib
+
+    if plot is not None:
+        require_matplotlib()  # before minutes of measuring
+    if lengths is None and suite is None:
+        lengths = [catalog.PROMPTS[0]]
+    sizes = {"prompts": lengths, "ttft": lengths, "depths": depths}
+    chosen = {name: values for name, values in sizes.items() if values is not None}
+    # without drafts, but where they are what is measured: random prompts are answered with repetitions, and those are drafted
+    settings = load_settings(threads=threads, weights=weights, drafts=False)
+    result = _measure(settings, shape, model, names, rival, {**chosen, "tokens": tokens, "rounds": rounds})
+    if plot is not None:
+        draw(result, plot)
+    if json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _suites(wanted: str | None, shape: str | None) -> list[str]:
+    """The suites to run, in the catalog's order."""
+    if wanted is None:
+        return list(catalog.QUICK)
+    names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name != "all" and name not in catalog.SUITES:
+            _refuse(f"there is no suite {name!r}; choose from {', '.join(catalog.SUITES)}, all")
+    chosen = [name for name in catalog.SUITES if name in names or "all" in names]
+    served = [name for name in chosen if catalog.SUITES[name].served]
+    if shape is None or not served:
+        return chosen
+    if "all" not in names:
+        _refuse(f"{', '.join(served)} would serve the model, and random weights have no tokenizer; use --model, not --shape")
+    say(f"left out: {', '.join(served)}; random weights have no tokenizer to serve")
+    return [name for name in chosen if name not in served]
+
+
+def _counts(option: str, text: str | None, least: int) -> list[int] | None:
+    """The whole numbers of a list, `least` or more each."""
+    if text is None:
+        return None
+    counts = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    if min(counts) < least:
+        _refuse(f"{option} is {text!r}, not whole numbers of at least {least}; e.g. {option} 512,4096")
+    return counts
+
+
+def _rival(peer: str | None, python: str | None, quant: str | None, shape: str | None) -> Rival | None:
+    """The peer to measure beside us, if any."""
+    if peer is None:
+        if python or quant:
+            _refuse("--peer-python and --quant are about a peer; add --peer llama.cpp --shape 0.3b")
+        return None
+    if peer not in catalog.RIVALS:
+        _refuse(f"there is no peer {peer!r}; choose {' or '.join(catalog.RIVALS)}")
+    if shape is None or python is None:
+        _refuse(f"a peer needs a random shape and its own Python: --peer {peer} --shape 0.3b --peer-python PATH")
+    known = list(dict.fromkeys(name for formats in catalog.RIVALS[peer].values() for name in formats))
+    formats = tuple(part.strip() for part in quant.split(",")) if quant else ()
+    for name in formats:
+        if name not in known:
+            _refuse(f"{peer} is not measured in {name!r}; choose --quant from {', '.join(known)}")
+    return Rival(peer, python, formats)
+
+
+class Rival(NamedTuple):
+    """A peer, its Python, and the formats to measure; none means those that compare with ours."""
+
+    peer: str
+    python: str
+    formats: tuple[str, ...]
+
+
+def _measure(
+    settings: Settings, shape: str | None, model: str, names: Sequence[str], rival: Rival | None, sizes: dict[str, Any]
+) -> dict[str, Any]:
+    """Load the model, start the peers, run the suites. sizes: fields of `Lab`."""
+    from senryu.cli.doctor import machine
+    from senryu.evals.peers import PeerSubject, start_peers
+    from senryu.evals.speed import EngineSubject, Subject
+    from senryu.evals.suites import Lab, run_suites
     from senryu.service.registry import load_engine
 
-    if peer is not None and (peer != "llama.cpp" or shape is None or peer_python is None):
-        say("senryu bench: a peer needs a random shape and its Python: --peer llama.cpp --shape 0.3b --peer-python PATH")
-        raise typer.Exit(2)
-    # without drafts: random prompts are answered with repetitions, and those would be drafted
-    settings = load_settings(threads=threads, weights=weights, drafts=False)
+    weights = "fp32" if settings.kernels == "fp32" else settings.weights
+    formats = rival and (rival.formats or catalog.RIVALS[rival.peer].get(weights))
+    if rival and not formats:
+        _refuse(f"{rival.peer} has nothing that compares with {weights}; name its formats with --quant")
     spec, engine = load_engine(settings, f"shape:{shape}" if shape else model, progress=CompileProgress())
-    name = f"senryu {settings.weights} ({shape or model})"
-    ours = EngineSubject(name, engine, spec.vocab)
+    ours = EngineSubject(f"senryu {weights}", engine, spec.vocab)
     subjects: list[Subject] = [ours]
+    peers: list[PeerSubject] = []
     try:
-        if peer is not None and peer_python is not None:
-            dims = {
-                "hidden": spec.hidden,
-                "layers": len(spec.layers),
-                "heads": spec.heads,
-                "kv_heads": spec.kv_heads,
-                "head_dim": spec.head_dim,
-                "ffn": spec.ffn,
-                "vocab": spec.vocab,
-            }
-            subjects.append(LlamaCppSubject(peer_python, dims, quant, settings.threads, settings.home / "cache" / "peers"))
-        speeds = measure(subjects, prompt, tokens, rounds)
-        cold, cached = ours.cached(prompt)
+        most = engine.max_context - sizes["tokens"] - 1
+        if too_long := [n for n in (*sizes.get("prompts", ()), *sizes.get("depths", ())) if n > most]:
+            _refuse(f"{max(too_long)} tokens and those behind them are more than a request may hold here; take at most {most}")
+        if rival and formats:
+            cache = settings.home / "cache" / "peers"
+            peers = start_peers(rival.peer, rival.python, spec, formats, settings.threads, cache)
+            subjects += peers
+        lab = Lab(ours, spec, settings, weights, None if shape else model, peers, say=say, **sizes)
+        facts = {
+            "machine": machine(settings),
+            "command": shlex.join(["senryu", *("PATH" if rival and word == rival.python else word for word in sys.argv[1:])]),
+            "model": shape or model,
+            "weights": weights,
+            "rounds": lab.rounds,
+        }
+        return run_suites(lab, names, facts)
     finally:
         for subject in subjects:
             subject.close()
-    result: dict[str, Any] = {
-        "machine": machine(settings),
-        "command": "senryu " + " ".join(sys.argv[1:]),
-        "prompt": prompt,
-        "tokens": tokens,
-        "speeds": [
-            {"name": s.name, "prefill_tok_s": round(s.prefill, 1), "decode_tok_s": round(s.decode, 1), "rounds": s.rounds}
-            for s in speeds
-        ],
-        "ttft_ms": {"cold": round(cold * 1e3, 2), "cached": round(cached * 1e3, 2)},
-    }
-    if len(speeds) == 2:
-        ratios = {"prefill": speeds[0].prefill / speeds[1].prefill, "decode": speeds[0].decode / speeds[1].decode}
-        result["ratios"] = {f"{key}_{settings.weights}": round(value, 2) for key, value in ratios.items()}
-    if json:
-        print_json(result)
-        return
-    rows = [[s.name, f"{s.prefill:.1f}", f"{s.decode:.1f}"] for s in speeds]
-    if "ratios" in result:
-        rows.append(["ratio", *(f"{value:.2f}x" for value in result["ratios"].values())])
-    print_table(("", f"prefill {prompt} tok/s", f"decode {tokens} tok/s"), rows)
-    say(f"time to first token of {prompt}: {cold * 1e3:.1f} ms cold, {cached * 1e3:.1f} ms cached")
+
+
+def _show(result: dict[str, Any]) -> None:
+    """One row a measurement, one column a subject."""
+    figures = result["figures"]
+    subjects = list(dict.fromkeys(figure["subject"] for figure in figures))
+    cells = {(f["measure"], f["at"], f["subject"]): f"{f['median']:g} {f['unit']}" for f in figures}
+    rows = [
+        [measure.replace("_", " "), "" if at is None else at, *(cells.get((measure, at, subject), "") for subject in subjects)]
+        for measure, at in dict.fromkeys((f["measure"], f["at"]) for f in figures)
+    ]
+    print_table(("", "at", *subjects), rows)
+    if ratios := result.get("ratios"):
+        print_table(("our speed / the peer's", ""), [[key, f"{value:.2f} x"] for key, value in ratios.items()])
+    if reads := result.get("streaming_reads"):
+        say(f"decode reads its weights at {reads['decode_share']:.0%} of {reads['gb_s']:g} GB/s of streaming reads")
+
+
+def _refuse(why: str) -> NoReturn:
+    say(f"senryu bench: {why}")
+    raise typer.Exit(2)

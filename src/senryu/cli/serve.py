@@ -18,6 +18,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [8484].", show_default=False)
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the engine; all cores by default.", show_default=False)
+    ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
     weights: Weights = None,
 ) -> None:
@@ -26,7 +29,7 @@ def serve(
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
-    settings = load_settings(host=host, port=port, api_key=api_key, weights=weights)
+    settings = load_settings(host=host, port=port, threads=threads, api_key=api_key, weights=weights)
     check_bind(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())

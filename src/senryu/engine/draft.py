@@ -23,7 +23,7 @@ LOOK = 8  # how many earlier places of the last LEAST_MATCH tokens are compared
 CATCH_UP = 4096  # tokens of a prompt that are indexed in one step: about a millisecond
 TENANTS, GENERATION = 16, 8192  # tenants that are remembered, and tokens in each of a tenant's two generations
 RATE = 0.1  # how fast a hit rate follows
-PROFIT = 1.5  # a draft must promise so much more than its row costs: what is measured is noisy
+PROFIT = 1.25  # a draft must promise so much more than its row costs: what is measured is noisy
 END = -1  # between answers of a pool: no token
 
 
@@ -143,37 +143,48 @@ class Guess:
 
 
 class RowCost:
-    """What one more row costs, as a share of the step's time: a line fitted to the steps of late, older ones fading."""
+    """What one more row costs, as a share of the step's time: from how steps of late differed from the step before them.
 
-    KEEP = 0.98  # of a measurement's weight, a step later
+    Differences, since a longer context or a busy neighbour makes all steps slower whatever their rows.
+    """
+
+    KEEP = 0.98  # of a difference's weight, a step later
     PRIOR = 0.1  # of a step of one row, when steps of late had equal rows: so a price that was wrong is tried again
-    SPREAD = 0.02  # variance of rows from which a line through them says something
+    SPREAD = 1.0  # sum of squared differences of rows from which they say something
+    LEVEL = 0.1  # how fast the mean step follows
 
     def __init__(self) -> None:
-        self._weight = self._rows = self._seconds = self._square = self._product = 0.0
+        self._rows = self._seconds = 0.0  # the mean step
+        self._last: tuple[int, float] | None = None
+        self._square = self._product = 0.0
 
     def measure(self, rows: int, seconds: float) -> None:
-        """A step of so many rows, none of them prefill, took so long. One that was interrupted counts as twice the mean."""
-        if self._weight > 8:
-            seconds = min(seconds, 2 * max(self._at(rows), self._seconds))
-        self._weight = self.KEEP * self._weight + 1
-        share = 1 / self._weight
-        away, late = rows - self._rows, seconds - self._seconds
-        self._rows += share * away
-        self._seconds += share * late
-        self._square += share * (away * (rows - self._rows) - self._square)
-        self._product += share * (away * (seconds - self._seconds) - self._product)
+        """A step of so many rows, none of them prefill, took so long. An interrupted one counts as twice what it should."""
+        if self._last is None:
+            self._rows, self._seconds = rows, seconds
+        else:
+            if self._slope is not None:
+                seconds = min(seconds, 2 * max(self._at(rows), self._seconds))
+            more = rows - self._last[0]
+            self._square = self.KEEP * self._square + more * more
+            self._product = self.KEEP * self._product + more * (seconds - self._last[1])
+            self._rows += self.LEVEL * (rows - self._rows)
+            self._seconds += self.LEVEL * (seconds - self._seconds)
+        self._last = rows, seconds
 
     def price(self, rows: int) -> float:
         """The share for a step of `rows` rows, in 0..1."""
-        seconds = self._at(rows)
-        if self._square < self.SPREAD or seconds <= 0:
+        slope, seconds = self._slope, self._at(rows)
+        if slope is None or seconds <= 0:
             return self.PRIOR / (1 + self.PRIOR * (rows - 1))
-        return min(max(self._product / self._square / seconds, 0.0), 1.0)
+        return min(max(slope / seconds, 0.0), 1.0)
+
+    @property
+    def _slope(self) -> float | None:
+        return self._product / self._square if self._square >= self.SPREAD else None
 
     def _at(self, rows: int) -> float:
-        slope = self._product / self._square if self._square >= self.SPREAD else 0.0
-        return self._seconds + slope * (rows - self._rows)
+        return self._seconds + (self._slope or 0.0) * (rows - self._rows)
 
 
 class Drafter:

@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|card|agreement`: measure a trained model, write its card, compare formats with fp32."""
+"""`python -m senryu.evals measure|card|agreement|readme`: a model's figures and card, formats against fp32, README tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, labels, perplexity
+from senryu.evals import agreement, card, labels, perplexity, readme
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -124,8 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = list(agreement.VARIANTS)
     command.add_argument("--formats", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
     command.add_argument("--kernels", help="auto, numpy or an instruction set, as in config.toml")
+    command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
+    command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
     args = top.parse_args(arguments)
-    if args.verb == "agreement":
+    if args.verb == "readme":
+        readme.refresh(args.readme, args.files)
+    elif args.verb == "agreement":
         texts = [*args.text, *(sorted((args.data / "eval").glob("*.jsonl.xz")) if args.data else [])]
         if not texts:
             top.error("agreement needs texts: --data DIR or --text FILE")

@@ -1,0 +1,113 @@
+"""What the server costs over the bare engine: time to first token, and CPU time per streamed token, over real HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from senryu.config import Settings
+from senryu.evals.speed import EngineSubject, Figure
+from senryu.evals.startup import Server, served
+
+PROMPT_WORDS, STREAMED = 128, 1024  # of a prompt for the first token; tokens streamed in a round, at least
+
+
+class Client:
+    """One connection to a server, kept alive as SDKs do."""
+
+    def __init__(self, server: Server, key: str | None) -> None:
+        address = urlsplit(server.url)
+        self.connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=600)
+        self.headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "x-api-key": key or "any"}
+
+    def events(self, text: str, max_tokens: int) -> Iterator[dict[str, Any]]:
+        """The server-sent events of one streamed message, greedy."""
+        body = {
+            "model": "senryu-nano",
+            "max_tokens": max_tokens,
+            "stream": True,
+            "messages": [{"role": "user", "content": text}],
+        }
+        self.connection.request("POST", "/v1/messages", json.dumps(body), self.headers)
+        answer = self.connection.getresponse()
+        if answer.status != 200:
+            raise RuntimeError(f"the server answered {answer.status}: {answer.read().decode()}")
+        for line in answer:
+            if line.startswith(b"data: "):
+                yield json.loads(line.removeprefix(b"data: "))
+
+    def first(self, text: str) -> tuple[float, int]:
+        """Seconds to the first token of an answer to `text`, and how many tokens the prompt had."""
+        start = time.perf_counter()
+        seconds, length = 0.0, 0
+        for event in self.events(text, 1):
+            if event["type"] == "message_start":
+                length = event["message"]["usage"]["input_tokens"]
+            elif event["type"] in ("content_block_delta", "message_delta") and not seconds:
+                seconds = time.perf_counter() - start  # a first token without text comes with the end
+        return seconds, length
+
+    def stream(self, text: str, max_tokens: int) -> int:
+        """Tokens of the streamed answer."""
+        return sum(
+            event["usage"]["output_tokens"] for event in self.events(text, max_tokens) if event["type"] == "message_delta"
+        )
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: int) -> list[Figure]:
+    """Server and bare engine in turns: ms of TTFT more for prompts of one length; CPU microseconds of a streamed token.
+
+    CPU time is that of the server's main thread, which does everything but the engine's steps, less what the bare engine's
+    consumer takes for the same. Left out where the system does not account threads.
+    """
+    rng = np.random.default_rng(0)
+    later, more = [], []
+    with served(ref, settings) as server:
+        client = Client(server, settings.api_key)
+        for _ in range(rounds + 1):
+            text = " ".join(str(n) for n in rng.integers(100, 999, PROMPT_WORDS))
+            seconds, length = client.first(text)
+            later.append((seconds - subject.first(subject.prompt(length))) * 1e3)
+            if (cpu := _per_token(client, server, rng)) is not None:
+                more.append(cpu - _bare_per_token(subject))
+        client.close()
+    figures = [Figure("server_ttft_extra", length, subject.name, "ms", tuple(later[1:]))]
+    if more:
+        figures.append(Figure("server_cpu_per_token", None, subject.name, "us", tuple(more[1:])))
+    return figures
+
+
+def _per_token(client: Client, server: Server, rng: np.random.Generator) -> float | None:
+    before, tokens = _main_thread_ns(server.pid), 0
+    if before is None:
+        return None
+    while tokens < STREAMED:
+        tokens += client.stream(f"Write a long story about {rng.integers(10**6)} rivers.", STREAMED)
+    after = _main_thread_ns(server.pid)
+    assert after is not None
+    return (after - before) / 1e3 / tokens
+
+
+def _bare_per_token(subject: EngineSubject) -> float:
+    ids = subject.prompt(16)
+    start = time.thread_time_ns()
+    subject.runner.run(subject.stream(ids, STREAMED))
+    return (time.thread_time_ns() - start) / 1e3 / STREAMED
+
+
+def _main_thread_ns(pid: int) -> int | None:
+    """CPU time of a process's first thread in nanoseconds; None where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
+    except (OSError, ValueError):
+        return None
