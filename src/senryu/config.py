@@ -43,6 +43,8 @@ class Settings:
     """Number format of the weights: int8, int4 or bf16. Has no meaning with kernels = "fp32", which reads them as they are."""
     kv_cache_gb: float = 0.0
     """Memory for K/V pages; 0 takes room for two full windows, at most half of the free memory."""
+    kv_spill_gb: float = 4.0
+    """Disk space, for each model, for K/V that no longer fits into memory; it outlives restarts. 0 keeps none."""
     max_sequences: int = 64
     """Requests that generate together; more wait in the queue."""
     drafts: bool = True
@@ -64,6 +66,11 @@ class Settings:
         """Where packed weights are kept."""
         return self.home / "cache" / "weights"
 
+    @property
+    def kv_spill(self) -> Path:
+        """Where K/V lies on disk, in a directory for each model."""
+        return self.home / "cache" / "kv"
+
 
 _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
@@ -74,6 +81,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "kv": (str, "a string"),
     "weights": (str, "a string"),
     "kv_cache_gb": ((int, float), "a number"),
+    "kv_spill_gb": ((int, float), "a number"),
     "max_sequences": (int, "a whole number"),
     "drafts": (bool, "true or false"),
     "max_requests": (int, "a whole number"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from dataclasses import replace
 
 from senryu.engine.draft import Drafter
 from senryu.engine.fake import FakeProgram
@@ -16,13 +17,14 @@ from senryu.engine.step import BatchFiller, Runner
 class Bench:
     """A scheduler over a program without a thread: every step is asked for, and checked before and after."""
 
-    def __init__(self, runner: Runner, *, pages: int | None = None, drafter: Drafter | None = None) -> None:
-        """pages: how many of the program's pages may be used; all by default."""
+    def __init__(self, runner: Runner, *, pages: int | None = None, **options) -> None:
+        """pages: how many of the program's pages may be used; all by default. options: the scheduler's."""
         self.runner = runner
         pages = runner.pages if pages is None else pages
         limits = {name: getattr(runner, name) for name in ("max_rows", "max_sequences", "max_sampled")}
-        self.scheduler = Scheduler(pages=pages, page_size=runner.page_size, drafter=drafter, **limits)
+        self.scheduler = Scheduler(pages=pages, page_size=runner.page_size, store=runner, **limits, **options)
         self.filler = BatchFiller(max_pages=pages, vocab=runner.spec.vocab, **limits)
+        self.expired: list[Sequence] = []
         self.outputs: dict[Sequence, list[int]] = {}
         self.proofs: dict[Sequence, list[int]] = {}  # a checksum of the logits that each token was drawn from
 
@@ -35,10 +37,11 @@ class Bench:
     def step(self, prefill_rows: int = 64) -> list[tuple[Sequence, list[int]]]:
         """One step; returns who got which tokens."""
         plan = self.scheduler.plan(prefill_rows)
-        assert bool(plan.rows) == self.scheduler.busy
-        if not plan.rows:
-            return []
         self.scheduler.check()
+        self.expired += plan.expired
+        if not plan.rows:
+            assert self.restoring() or not self.scheduler.busy
+            return []
         sampled = self.runner.step(self.filler.fill(plan))
         # the numpy path, for CPUs without compiled kernels, promises the last bits of its logits no more than BLAS does
         logits = self.runner.logits if getattr(self.runner, "kernels", "numpy") not in ("numpy", "fp32") else None
@@ -50,6 +53,12 @@ class Bench:
             for i, token in enumerate(tokens, start):
                 self.proofs[sequence].append(token if logits is None else zlib.crc32(logits[i].tobytes()))
         return outputs
+
+    def restoring(self) -> bool:
+        """Whether all that runs waits for pages from disk."""
+        tree = self.scheduler.tree
+        names = [(one.node or tree.root, tree.next_page(one)) for one in self.scheduler.running]
+        return bool(names) and all(name and tree.spill.known(node.digest_below(name)) for node, name in names)
 
     def finish(self, prefill_rows: int = 64) -> None:
         while self.scheduler.busy:
@@ -83,16 +92,16 @@ class Oracle(Drafter):
             room -= most
 
 
-def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"") -> TokenRequest:
+def request(ids, max_tokens=8, *, seed=None, stop=(), salt=b"", **more) -> TokenRequest:
     """Greedy without a seed."""
     sampling = Sampling(temperature=0.0) if seed is None else Sampling(temperature=1.0, top_p=0.95, seed=seed)
-    return TokenRequest(tuple(ids), max_tokens, sampling, frozenset(stop), salt)
+    return TokenRequest(tuple(ids), max_tokens, sampling, frozenset(stop), salt, **more)
 
 
 def solo(wanted: TokenRequest) -> list[int]:
     """What the fake answers to a request alone on a fresh pool, its prompt computed in one step."""
     pages = (len(wanted.ids) + wanted.max_tokens) // FakeProgram.page_size + 1
     bench = Bench(FakeProgram(pages=pages, max_rows=len(wanted.ids) + 1))
-    sequence = bench.add(wanted)
+    sequence = bench.add(replace(wanted, deadline=None))
     bench.finish(len(wanted.ids))
     return bench.outputs[sequence]

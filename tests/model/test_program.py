@@ -252,3 +252,36 @@ def test_sizes_of_the_pool() -> None:
     spec = programs.SPECS["llama"]
     assert Program.page_bytes(spec, "float32") == 3 * 2 * 2 * 32 * 64 * 4
     assert Program.page_bytes(spec, "int8") == 3 * 2 * (2 * 32 * 64 + 2 * 64 * 4)
+
+
+@pytest.mark.parametrize("kv", ["int8", "float32"])
+def test_pages_can_be_read_copied_and_put_back(make_program: MakeProgram, kv: str) -> None:
+    """K/V in another page, of another program with the same weights, gives the logits that it gave where it was computed."""
+    spec, weights, ids = setup("qwen3")
+    first, second = (make_program(spec, weights, kernels="numpy", kv=kv) for _ in range(2))
+    want = programs.logits_in_chunks(first, ids, 64, [5, 2, 9])[128:]
+    for page, target in ((5, 1), (2, 3)):
+        content = first.read_page(page)
+        assert len(content) == Program.page_bytes(spec, kv)
+        second.write_page(target, memoryview(content))
+        assert second.read_page(target) == content
+    second.copy_page(1, 7)
+    second.write_page(1, bytes(len(content)))
+    second.step(programs.batch((ids[128:], 128, [7, 3, 0]), sample="all"))
+    np.testing.assert_allclose(second.logits[: len(want)], want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+    with pytest.raises(ValueError, match=r"reshape|size"):
+        second.write_page(0, content[:-4])
+
+
+def test_pages_are_named_after_all_that_they_depend_on(make_program: MakeProgram) -> None:
+    spec, weights, _ = setup("qwen3")
+    one = make_program(spec, weights, kernels="numpy", kv="int8")
+    same = make_program(spec, weights, kernels="numpy", kv="int8", pages=20, max_rows=64)
+    others = [
+        make_program(spec, weights, kernels="numpy", kv="float32"),
+        make_program(spec, weights, kernels="fp32", kv="float32"),
+        make_program(spec, weights, kernels="numpy", kv="int8", format="bf16"),
+        make_program(spec, programs.weights(spec, 5), kernels="numpy", kv="int8"),
+    ]
+    assert one.fingerprint == same.fingerprint
+    assert len({program.fingerprint for program in (one, *others)}) == 5

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from senryu.config import Settings
+from senryu.engine.interface import Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.model.hub import parameters
 from senryu.model.program import Program
@@ -73,6 +74,23 @@ def test_an_engine_of_a_random_shape(tmp_path: Path) -> None:
     assert spec == SPEC
     assert engine.max_context == 50_000_000 // PAGE * 64
     asyncio.run(engine.close())
+
+
+@pytest.mark.parametrize(("gigabytes", "cached"), [(1.0, 64), (0.0, 0)])
+def test_prefixes_outlive_a_restart(tmp_path: Path, gigabytes: float, cached: int) -> None:
+    settings = replace(SETTINGS, home=tmp_path, kv_cache_gb=0.05, kv_spill_gb=gigabytes)
+    ids = tuple(range(300, 400))
+
+    async def first_event() -> TokenEvent:
+        model = load_model(settings, "nano")
+        events = [event async for event in model.engine.generate(TokenRequest(ids, 1, Sampling(temperature=0.0)))]
+        await model.engine.close()
+        return events[0]
+
+    cold, warm = (asyncio.run(first_event()) for _ in range(2))
+    assert (cold.cached, warm.cached) == (0, cached)
+    assert cold.tokens == warm.tokens
+    assert settings.kv_spill.exists() == bool(gigabytes)
 
 
 def test_what_cannot_be_loaded_is_named() -> None:

@@ -6,6 +6,8 @@ import time
 import zlib
 from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Ids
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ class FakeProgram:
     """
 
     page_size = 64
+    fingerprint = "fake"
 
     def __init__(
         self,
@@ -82,6 +85,18 @@ class FakeProgram:
                     sampled[i] = choice[int(sampled[i]) % len(choice)]
         return sampled
 
+    def copy_page(self, source: int, target: int) -> None:
+        """See `Runner`."""
+        self._slots[target] = self._slots[source]
+
+    def read_page(self, page: int) -> bytes:
+        """See `Runner`."""
+        return self._slots[page].tobytes()
+
+    def write_page(self, page: int, content: bytes | memoryview) -> None:
+        """See `Runner`."""
+        self._slots[page] = np.frombuffer(content, np.int32).reshape(self.page_size)
+
     def close(self) -> None:
         self.closed = True
 
@@ -102,6 +117,8 @@ class FakeEngine(LocalEngine):
         *,
         max_context: int | None = None,
         step_seconds: float = 0.08,
+        spill_directory: Path | None = None,
+        spill_bytes: int = 0,
         drafts: bool = True,
         grammars: GrammarCompiler | None = None,
         check: bool = False,
@@ -109,8 +126,9 @@ class FakeEngine(LocalEngine):
     ) -> None:
         self.program = FakeProgram(**options)  # type: ignore[arg-type]
         self._reply = reply
-        how = {"step_seconds": step_seconds, "drafts": drafts, "grammars": grammars, "check": check}
-        super().__init__(self.program, max_context=max_context, **how)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"step_seconds": step_seconds, "drafts": drafts, "grammars": grammars, "check": check}
+        how |= {"spill_directory": spill_directory, "spill_bytes": spill_bytes}
+        super().__init__(self.program, max_context=max_context, **how)
 
     def generate(self, request: TokenRequest) -> AsyncGenerator[TokenEvent, None]:
         """See `Engine.generate`."""
@@ -120,8 +138,9 @@ class FakeEngine(LocalEngine):
 
 
 def _spec(vocab: int, max_position: int) -> ModelSpec:
+    """With a window, since the fake's rows take the same time at any depth."""
     return ModelSpec(
-        family="llama", hidden=64, layers=(LayerSpec(window=None, rope=True),), heads=1, kv_heads=1, head_dim=64, ffn=64,
+        family="llama", hidden=64, layers=(LayerSpec(window=64, rope=True),), heads=1, kv_heads=1, head_dim=64, ffn=64,
         vocab=vocab, max_position=max_position, norm="rms", norm_eps=1e-5, parallel_block=False, qk_norm=False,
         qkv_bias=False, o_bias=False, mlp_bias=False, tied_head=True, rope_theta=1e4, rope_interleaved=False,
         rope_scaling=None, logit_scale=1.0, bos_id=None, eos_ids=(),

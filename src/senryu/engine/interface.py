@@ -1,7 +1,8 @@
 """The engine's contract, written once: token ids in, token ids out; no text, no HTTP.
 
 Life of a request: queued -> running -> finished ("stop", "length", "abort"). An engine that has no room queues; it never
-truncates and never drops. Whatever happens to one request, the others' tokens do not change.
+truncates, and it drops nothing but what is past its own deadline, with an error. Whatever happens to one request, the
+others' tokens do not change.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+Priority = Literal["interactive", "batch"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
 
 
@@ -22,6 +24,21 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Keep the K/V of the first `offset` tokens (1 to the prompt's length) for `ttl` seconds (> 0) after it was last used.
+
+    The offset counts down to full pages, so the first few tokens pin nothing. Every request that takes the pinned prefix
+    from the cache starts its time anew; where two requests pin the same prefix, the later end counts. Pinned pages are
+    evicted only after every unpinned cached page, those longest unused first, and they never keep a request from
+    starting. All pins together hold at most half of the pool: beyond it the pins longest unused are undone, and of a
+    prefix longer than half of the pool only the first half is pinned. After its time a page is an ordinary cached page.
+    """
+
+    offset: int
+    ttl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +54,17 @@ class Grammar:
 class TokenRequest:
     """One generation. `ids` is the whole prompt (at least one id), `stop_ids` end it (the stop id itself is emitted).
 
-    `salt` separates prefix caches and draft pools: requests share K/V only when their salts are equal.
+    `salt` names the tenant. Requests share K/V, in memory and on disk, and draft pools only when their salts are equal, and
+    tenants share the engine: whoever has least running starts next, and prefill goes to whoever has had least of it.
+
+    `priority`: "batch" work uses what room "interactive" work leaves. It starts when no interactive request that could
+    start is waiting, and gives its room back between two steps when one needs it: it is then paused, goes back to the
+    queue, and continues later with the same tokens. It decodes in every step; its prefill gets the rows that interactive
+    prefill leaves, at most a quarter of a step while anything interactive runs.
+
+    `deadline`: a time.monotonic() in seconds. A request that has not finished by then ends with DeadlineExceeded, whether
+    queued or running; tokens that were already delivered stay valid.
+
     `grammar` leaves only tokens that can go on to match it, and a stop id only where the answer is complete: finish "stop" is
     a whole answer, "length" may be one that was cut. With a grammar the model's own end ids are stop ids too.
     """
@@ -47,6 +74,9 @@ class TokenRequest:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: frozenset[int] = frozenset()
     salt: bytes = b""
+    breakpoints: tuple[Breakpoint, ...] = ()
+    priority: Priority = "interactive"
+    deadline: float | None = None
     grammar: Grammar | None = None
 
 
@@ -55,7 +85,8 @@ class TokenEvent:
     """New tokens in order, at least one. The last event of a request, and only that one, has `finish`.
 
     Tokens that were sampled while the consumer was busy come together in one event. `cached` is how many prompt tokens
-    came from the prefix cache; known from the first event on.
+    came from the prefix cache, from memory or from disk, instead of being computed; known from the first event on. It
+    counts tokens, not pages: the matching head of a page counts too.
     """
 
     tokens: tuple[int, ...]
@@ -65,7 +96,11 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Pages: free + cached + live = total, always. Of `drafted` tokens `accepted` saved a step each."""
+    """A snapshot. Pages: free + cached + live = total, always; pinned ones are cached or live. Tokens: since start.
+
+    Of `drafted` tokens `accepted` saved a step each. `restored_tokens` are the part of `cached_tokens` that came from disk;
+    `pages_on_disk` can be matched there now.
+    """
 
     queued: int
     running: int
@@ -79,6 +114,9 @@ class EngineStats:
     steps: int
     drafted: int
     accepted: int
+    pages_pinned: int = 0
+    pages_on_disk: int = 0
+    restored_tokens: int = 0
 
 
 class Engine(Protocol):
@@ -92,9 +130,9 @@ class Engine(Protocol):
         """Run one request. Closing the iterator early, or cancelling who waits for it, aborts it and frees its pages.
 
         Raises ValueError at the call when the request can never run: empty, longer than `max_context`, a token id
-        outside the vocabulary, sampling out of range; GrammarError for a grammar that cannot be compiled. While iterating:
-        EngineClosed after `close`, RuntimeError when the step that carried this request, or its grammar, failed (the engine
-        lives on).
+        outside the vocabulary, sampling or a breakpoint out of range; GrammarError for a grammar that cannot be compiled.
+        While iterating: EngineClosed after `close`, DeadlineExceeded past the request's deadline, RuntimeError when the step
+        that carried this request, or its grammar, failed (the engine lives on).
         """
 
     def compile(self, grammar: Grammar) -> None:
@@ -114,3 +152,7 @@ class GrammarError(ValueError):
 
 class EngineClosed(RuntimeError):
     """The engine has stopped: the request was not, or not wholly, answered."""
+
+
+class DeadlineExceeded(RuntimeError):
+    """The request's deadline passed before it had finished: what was delivered is valid, but not the whole answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from senryu.engine.draft import Drafter
 from senryu.engine.grammar import GrammarCompiler, Matcher
@@ -11,7 +12,8 @@ from senryu.engine.interface import EngineStats, Grammar, GrammarError, TokenEve
 from senryu.engine.loop import EngineLoop, Stream
 from senryu.engine.scheduler import Scheduler
 from senryu.engine.sequence import Sequence
-from senryu.engine.step import Runner
+from senryu.engine.spill import open_spill
+from senryu.engine.step import Runner, doubling_depth
 
 
 class LocalEngine:
@@ -23,6 +25,8 @@ class LocalEngine:
         *,
         max_context: int | None = None,
         step_seconds: float = 0.08,
+        spill_directory: Path | None = None,
+        spill_bytes: int = 0,
         drafts: bool = True,
         grammars: GrammarCompiler | None = None,
         check: bool = False,
@@ -30,6 +34,8 @@ class LocalEngine:
         """
         max_context: tokens of one request at most; by default as many as the model's positions and the pool allow.
         step_seconds: what a step with prefill should take; it bounds how long an abort or a new request waits.
+        spill_directory: where K/V that no longer fits into memory is kept, over restarts too; of this engine alone.
+        spill_bytes: how much may lie there; 0 keeps nothing.
         drafts: guess tokens ahead and verify them together where that pays; the answers are the same.
         grammars: of the model's tokenizer; without it a request with a grammar is refused.
         check: verify the whole page accounting after every step (tests).
@@ -38,6 +44,10 @@ class LocalEngine:
         self._max_context = room if max_context is None else min(max_context, room)
         self._vocab = runner.spec.vocab
         self._page_size = runner.page_size
+        spill = None
+        if spill_directory is not None and spill_bytes:
+            page_bytes = len(runner.read_page(0))
+            spill = open_spill(spill_directory, spill_bytes, fingerprint=runner.fingerprint, page_bytes=page_bytes)
         self._grammars = grammars
         scheduler = Scheduler(
             pages=runner.pages,
@@ -46,6 +56,9 @@ class LocalEngine:
             max_sequences=runner.max_sequences,
             max_sampled=runner.max_sampled,
             drafter=Drafter() if drafts else None,
+            store=runner,
+            spill=spill,
+            deep=doubling_depth(runner.spec),
         )
         max_pages = -(-self._max_context // runner.page_size)
         self._loop = EngineLoop(runner, scheduler, max_pages=max_pages, step_seconds=step_seconds, check=check)

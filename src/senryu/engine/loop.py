@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from senryu.engine.grammar import MaskThread
-from senryu.engine.interface import EngineClosed, EngineStats, FinishReason, TokenEvent
+from senryu.engine.interface import DeadlineExceeded, EngineClosed, EngineStats, FinishReason, TokenEvent
 from senryu.engine.scheduler import Plan, Scheduler
 from senryu.engine.sequence import Sequence
 from senryu.engine.step import BatchFiller, Pace, Runner, constrained
@@ -128,12 +128,17 @@ class EngineLoop:
             self._closed = reason
         self._fail(list(self._streams), EngineClosed, reason, self._cause)
         self._masks.close()
-        self._runner.close()
+        try:
+            self._scheduler.close(save=self._cause is None)  # what a failed engine has computed is not to be trusted
+        finally:
+            self._runner.close()
 
     def _receive(self) -> None:
         """Take in what has arrived; sleep for it when there is nothing to do."""
         if not self._scheduler.busy:
             self._scheduler.check_idle()
+            while self._inbox.empty() and self._scheduler.save_pinned(patience=0.02):
+                pass
             self.stats = self._scheduler.stats()
             self._inbox.get()()
         while not self._inbox.empty():
@@ -143,6 +148,12 @@ class EngineLoop:
         scheduler = self._scheduler
         budget = self._pace.rows
         plan = scheduler.plan(budget)
+        self._fail(plan.expired, DeadlineExceeded, "the deadline passed before the request had finished", None)
+        if not plan.rows:
+            if self._check:
+                scheduler.check()
+            self.stats = scheduler.stats()
+            return
         batch = self._filler.fill(plan)
         start = perf_counter()
         try:
@@ -152,8 +163,8 @@ class EngineLoop:
             self._fail_step(plan, error)
             return
         seconds = perf_counter() - start
-        if plan.prefill >= budget:
-            self._pace.measure(plan.prefill, seconds)
+        if plan.full:
+            self._pace.measure(plan.work, seconds)
         if not plan.prefill and scheduler.drafter:
             scheduler.drafter.cost.measure(len(batch.tokens), seconds)
         outputs = scheduler.commit(plan, sampled)

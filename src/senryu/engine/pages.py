@@ -7,21 +7,14 @@ free ── take ──> live ── drop ──> free         a page that the p
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 
 class PagePool:
-    """Pages 0..total-1. A page is live while `refs` > 0 (sequences that hold it), cached when only the tree keeps it.
-
-    `cached` is in the order in which pages fell out of use, oldest first. A sequence drops its pages deepest first, so
-    whatever is below a page in the tree always stands before it: taking from the front evicts leaves only, least
-    recently used first, without a search.
-    """
+    """Pages 0..total-1. A page is live while `refs` > 0 (sequences that hold it), cached when only the tree keeps it."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = list(range(total - 1, -1, -1))  # a stack: recently used pages are warm
-        self.cached: OrderedDict[int, None] = OrderedDict()
+        self.cached: set[int] = set()
         self.refs = [0] * total
         self.kept = bytearray(total)  # 1: the prefix tree has a node for this page
 
@@ -43,28 +36,29 @@ class PagePool:
     def hold(self, page: int) -> None:
         """One more holder of a live or cached page."""
         if self.refs[page] == 0:
-            del self.cached[page]
+            self.cached.remove(page)
         self.refs[page] += 1
 
-    def drop(self, page: int) -> None:
-        """One holder less; the last one leaves it cached when the tree keeps it, else free."""
+    def drop(self, page: int) -> bool:
+        """One holder less; the last one leaves it cached when the tree keeps it, else free. True: it is cached now."""
         self.refs[page] -= 1
-        if self.refs[page] == 0:
-            if self.kept[page]:
-                self.cached[page] = None
-            else:
-                self.free.append(page)
+        if self.refs[page]:
+            return False
+        if not self.kept[page]:
+            self.free.append(page)
+            return False
+        self.cached.add(page)
+        return True
 
     def keep(self, page: int) -> None:
         """The tree has taken this live page in."""
         self.kept[page] = 1
 
-    def forget(self) -> int:
-        """The cached page that has been out of use longest becomes free. Raises KeyError when nothing is cached."""
-        page, _ = self.cached.popitem(last=False)
+    def forget(self, page: int) -> None:
+        """The tree lets go of a cached page, which becomes free. Raises KeyError when it is not cached."""
+        self.cached.remove(page)
         self.kept[page] = 0
         self.free.append(page)
-        return page
 
     def check(self, refs: list[int], kept: set[int]) -> None:
         """Every page is exactly one of free, cached and live. Raises AssertionError.
@@ -75,6 +69,6 @@ class PagePool:
         assert {page for page, flag in enumerate(self.kept) if flag} == kept, "kept pages differ from the tree's"
         free, live = set(self.free), {page for page, count in enumerate(refs) if count}
         assert len(free) == len(self.free), "a page is free twice"
-        assert self.cached.keys() == kept - live, "cached is not: kept by the tree and held by nobody"
+        assert self.cached == kept - live, "cached is not: kept by the tree and held by nobody"
         assert not free & (kept | live), "a free page is in use"
         assert len(free) + len(self.cached) + len(live) == self.total, "free + cached + live differs from total"

@@ -3,37 +3,59 @@
 One rule: a sequence has computed tokens and wanted tokens, and every step lets computed chase wanted.
 
 - Sequences that want one token (decode) are in every step, so nobody's stream waits for somebody's prompt.
-- Rows for longer wants (prefill) are limited per step. Half of them go to the sequence that has waited longest, the
-  rest to those with the least left: short prompts overtake long ones, and the longest waiting always advances.
+- Work on longer wants (prefill) is limited per step. Half of it goes to the sequence that has waited longest, of the tenant
+  that has had least; the rest to those with the least left, tenants with less before others: short prompts overtake long
+  ones, and the longest waiting always advances. Batch requests get what interactive ones leave, at most a quarter while
+  any of those runs.
 - Of sequences that are about to compute the same page, one does and the others take it from the tree a step later.
-- A request starts, in order of arrival, when all pages that it may ever need (prompt + max_tokens, less what it shares)
-  can be promised beside those already promised. So a running sequence never fails to get a page, none is ever
-  preempted, and there is no deadlock; who does not fit waits in the queue.
+- A sequence whose next page is on disk waits for it, without rows; a step reads back a bounded number of bytes.
+- A request starts, in the order of `Queue.head`, when all pages that it may ever need (prompt + max_tokens, less what it
+  shares) can be promised beside those already promised. So a running sequence never fails to get a page, and there is no
+  deadlock; who does not fit waits in the queue, and of its priority nobody passes.
+- An interactive request that would fit without the batch requests pauses as many of them as it needs, the last started
+  first. Nothing else is ever preempted.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 import numpy as np
 
+from senryu.engine.admission import Deadlines, Queue, Shares
 from senryu.engine.draft import Drafter
-from senryu.engine.interface import EngineStats
+from senryu.engine.interface import EngineStats, Priority
+from senryu.engine.node import Node
 from senryu.engine.pages import PagePool
-from senryu.engine.prefix import Node, PrefixTree
+from senryu.engine.prefix import PageStore, PrefixTree
 from senryu.engine.sequence import Sequence
+from senryu.engine.spill import Spill
+
+RESTORE_BYTES = 16 << 20  # read back from disk in one step; about 10 ms
+SAVE_BYTES = 4 << 20  # of pinned pages copied for the disk in one step; about 1 ms
+BATCH_SHARE = 4  # beside interactive requests, batch prefill gets one part of so many
 
 
 @dataclass(slots=True)
 class Plan:
     """One step: rows[i] more tokens of sequences[i], the last samples[i] of which are sampled: none before a prompt's end,
-    else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts."""
+    else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts.
+
+    work: the prefill rows weighed by their depth, see `Scheduler`. full: somebody wanted more work than the step had.
+    expired: sequences that have ended because their deadline has passed.
+    """
 
     sequences: list[Sequence] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     prefill: int = 0
+    work: float = 0.0
+    full: bool = False
+    expired: list[Sequence] = field(default_factory=list)
 
 
 class Scheduler:
@@ -47,21 +69,34 @@ class Scheduler:
         max_rows: int,
         max_sequences: int,
         max_sampled: int,
+        store: PageStore,
         drafter: Drafter | None = None,
+        spill: Spill | None = None,
+        deep: float = math.inf,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """max_rows, max_sequences, max_sampled: what a step can carry. drafter: None for no drafts."""
+        """
+        max_rows, max_sequences, max_sampled: what a step can carry. drafter: None for no drafts.
+        deep: the depth in tokens at which computing a row costs double; a row at depth d counts as 1 + d / deep.
+        spill: where evicted pages go; closed by `close`. clock: seconds, for deadlines and pins.
+        """
         self.page_size = page_size
         self.max_rows = max_rows
         self.max_sampled = max_sampled
         self.drafter = drafter
         self.max_running = min(max_sequences, max_rows)  # every running sequence gets a row
         self.pool = PagePool(pages)
-        self.tree = PrefixTree(self.pool, page_size)
-        self.queue: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in order of arrival
+        self.tree = PrefixTree(self.pool, page_size, store, spill=spill, deep=deep, clock=clock)
+        self.shares = Shares()
+        self.queue = Queue(self.shares)
+        self.running: list[Sequence] = []  # in the order in which they started
         self.promised = 0  # pages that running sequences may still take
-        self._blocked = False  # the queue's head did not fit and no page was given back since
-        self._prompt_tokens = self._cached_tokens = self._output_tokens = self._steps = 0
+        self._spill = spill
+        self._deep = deep
+        self._clock = clock
+        self._deadlines = Deadlines()
+        self._blocked: dict[Priority, Sequence] = {}  # who did not fit, and nothing was given back since
+        self._prompt_tokens = self._cached_tokens = self._output_tokens = self._restored_tokens = self._steps = 0
         self._drafted = self._accepted = 0
 
     @property
@@ -69,7 +104,9 @@ class Scheduler:
         return bool(self.running or self.queue)
 
     def add(self, sequence: Sequence) -> None:
-        self.queue.append(sequence)
+        self.shares.enter(sequence.salt)
+        self.queue.add(sequence)
+        self._deadlines.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence and free its pages; nothing happens when it has ended already."""
@@ -77,27 +114,40 @@ class Scheduler:
             self._end(sequence)
         elif sequence in self.queue:
             self.queue.remove(sequence)
-            self._blocked = False  # it may have been the head that did not fit
+            self._forget(sequence)
 
-    def plan(self, prefill_rows: int) -> Plan:
-        """The next step, with at most `prefill_rows` (>= 1) rows beside the decode rows; its pages are taken.
+    def plan(self, prefill_rows: float) -> Plan:
+        """The next step, with work for at most `prefill_rows` (>= 1) rows beside the decode rows; its pages are taken.
 
-        Never empty while `busy`.
+        Without rows when there is nothing to compute: all that runs waits for pages from disk, and there are more of them
+        to read in the next step; or the deadlines of all have passed.
         """
-        while self.queue and len(self.running) < self.max_running and self._admit(self.queue[0]):
-            self.running.append(self.queue.popleft())
-        plan = Plan()
+        self.tree.expire()
+        plan = Plan(expired=self._deadlines.due(self._clock))
+        for sequence in plan.expired:
+            self.abort(sequence)
+        self.save_pinned()
+        if self.queue:
+            self._start("interactive")
+            self._start("batch")
         decoding: list[Sequence] = []
-        waiting: list[Sequence] = []
+        waiting: dict[Priority, list[Sequence]] = {"interactive": [], "batch": []}
+        most = max(1, RESTORE_BYTES // self._spill.page_bytes) if self._spill else 0
         for sequence in self.running:
-            (decoding if sequence.length - sequence.computed == 1 else waiting).append(sequence)
+            if sequence.length - sequence.computed == 1:
+                decoding.append(sequence)
+                continue
+            restored, more = self._catch_up(sequence, most)
+            most -= restored
+            if not more:
+                waiting[sequence.priority].append(sequence)
         if self.drafter:
             # everybody's next token comes first: no draft takes the row, or the place among the sampled, of another sequence
             self.drafter.draft(decoding, min(self.max_rows, self.max_sampled) - len(self.running))
         for sequence in decoding:
             self._grant(plan, sequence, 1 + sequence.drafted)
-        if waiting:
-            self._plan_prefill(plan, waiting, min(prefill_rows, self.max_rows - sum(plan.rows)))
+        if waiting["interactive"] or waiting["batch"]:
+            self._plan_prefill(plan, waiting, prefill_rows)
         return plan
 
     def commit(self, plan: Plan, sampled: np.ndarray) -> list[tuple[Sequence, list[int]]]:
@@ -150,6 +200,17 @@ class Scheduler:
             self.abort(sequence)
         return ended
 
+    def save_pinned(self, patience: float = 0.0) -> bool:
+        """Write a few pinned pages to disk; see `PrefixTree.save_pinned`. `plan` does so by itself; this is for idle times."""
+        return self._spill is not None and self.tree.save_pinned(max(1, SAVE_BYTES // self._spill.page_bytes), patience)
+
+    def close(self, *, save: bool) -> None:
+        """Let go of the files on disk. save: first write there what is cached, for the next start."""
+        if save:
+            self.tree.save()
+        if self._spill is not None:
+            self._spill.close()
+
     def stats(self) -> EngineStats:
         return EngineStats(
             queued=len(self.queue),
@@ -162,48 +223,116 @@ class Scheduler:
             cached_tokens=self._cached_tokens,
             output_tokens=self._output_tokens,
             steps=self._steps,
+            pages_pinned=self.tree.pins.pages,
+            pages_on_disk=len(self._spill) if self._spill is not None else 0,
+            restored_tokens=self._restored_tokens,
             drafted=self._drafted,
             accepted=self._accepted,
         )
 
+    def _start(self, priority: Priority) -> None:
+        """Start queued sequences, as long as the next one fits."""
+        while (sequence := self.queue.head(priority)) is not None and self._admit(sequence):
+            self.queue.remove(sequence)
+            self.running.append(sequence)
+            self.shares.running[sequence.salt] += 1
+
     def _admit(self, sequence: Sequence) -> bool:
         """Hold the pages that `sequence` shares and promise it the others, or leave it as it was."""
-        if self._blocked:
+        if self._blocked.get(sequence.priority) is sequence:
             return False
+        cached = sequence.cached
         self.tree.adopt(sequence)
         fresh = sequence.need - sequence.held
-        if self.promised + fresh > self.pool.available:
+        if sequence.priority == "interactive":
+            self._pause_batch_for(fresh)
+        if len(self.running) >= self.max_running or self.promised + fresh > self.pool.available:
             self.tree.release(sequence)
-            sequence.computed = sequence.cached = 0
-            self._blocked = True
+            sequence.computed, sequence.cached = 0, cached
+            self._blocked[sequence.priority] = sequence
             return False
         self.promised += fresh
-        self._prompt_tokens += sequence.prompt
-        self._cached_tokens += sequence.cached
+        if not sequence.paused:
+            self._prompt_tokens += sequence.prompt
+        self._cached_tokens += sequence.cached - cached
         return True
 
-    def _plan_prefill(self, plan: Plan, waiting: list[Sequence], budget: int) -> None:
-        decode = sum(plan.rows)
-        for sequence in waiting:
-            adopted = self.tree.adopt(sequence)
-            self.promised -= adopted
-            self._cached_tokens += adopted * self.page_size
-        oldest = waiting[0]
-        others = sorted(waiting[1:], key=lambda sequence: sequence.length - sequence.computed)
+    def _pause_batch_for(self, fresh: int) -> None:
+        """Pause batch sequences until `fresh` pages can be promised and a sequence can start, if pausing helps at all."""
+        if len(self.running) < self.max_running and self.promised + fresh <= self.pool.available:
+            return
+        batch = [sequence for sequence in self.running if sequence.priority == "batch"]
+        holders = Counter(page for sequence in batch for page in sequence.pages[: sequence.held].tolist())
+        freed = sum(count == self.pool.refs[page] for page, count in holders.items())
+        promised = self.promised - sum(sequence.need - sequence.held for sequence in batch)
+        if len(self.running) - len(batch) >= self.max_running or promised + fresh > self.pool.available + freed:
+            return
+        while len(self.running) >= self.max_running or self.promised + fresh > self.pool.available:
+            self._pause(batch.pop())
+
+    def _pause(self, sequence: Sequence) -> None:
+        """Back to the queue, without pages. Its full pages stay in the tree for as long as there is room."""
+        self._leave(sequence)
+        sequence.computed = 0
+        sequence.paused = True
+        self.queue.put_back(sequence)
+
+    def _catch_up(self, sequence: Sequence, most: int) -> tuple[int, bool]:
+        """Give `sequence` what others have computed since: from the tree, and `most` pages from disk."""
+        held, cached = sequence.held, sequence.cached
+        self.tree.adopt(sequence)
+        restored, more = self.tree.restore(sequence, most) if self._spill else (0, False)
+        self.promised -= sequence.held - held
+        self._cached_tokens += sequence.cached - cached
+        if not sequence.paused:
+            self._restored_tokens += restored * self.page_size
+        if sequence.held > held:
+            self._blocked.clear()  # who takes what others hold leaves room
+        return restored, more
+
+    def _plan_prefill(self, plan: Plan, waiting: dict[Priority, list[Sequence]], budget: float) -> None:
+        """Rows for the sequences that want more than one, interactive before batch."""
         claimed: set[tuple[Node | None, bytes]] = set()
-        first = min(oldest.length - oldest.computed, (budget + 1) // 2 if others else budget)
-        left = budget - first
-        self._claim(oldest, claimed)
-        grants = []
-        for sequence in others:
-            if left and self._claim(sequence, claimed):
-                rows = min(left, sequence.length - sequence.computed)
-                grants.append((sequence, rows))
-                left -= rows
-        self._grant(plan, oldest, min(oldest.length - oldest.computed, first + left))
-        for sequence, rows in grants:
-            self._grant(plan, sequence, rows)
-        plan.prefill = sum(plan.rows) - decode
+        decode_rows = sum(plan.rows)
+        plan.full = self._share(plan, waiting["interactive"], budget, claimed)
+        if waiting["batch"] and not plan.full:
+            alone = all(sequence.priority == "batch" for sequence in self.running)
+            left = budget if alone else min(budget - plan.work, max(1, budget / BATCH_SHARE))
+            if sum(plan.rows) < self.max_rows and left >= 1:
+                plan.full = self._share(plan, waiting["batch"], left, claimed) and alone
+        plan.prefill = sum(plan.rows) - decode_rows
+
+    def _share(self, plan: Plan, waiting: list[Sequence], budget: float, claimed: set[tuple[Node | None, bytes]]) -> bool:
+        """Grant rows to `waiting`, of one priority and in order of their start. True: somebody wanted more."""
+        served, room = self.shares.served, self.max_rows - sum(plan.rows)
+        oldest = min(waiting, key=lambda one: served[one.salt], default=None)
+        others = (one for one in waiting if one is not oldest)
+        order = sorted(others, key=lambda one: (served[one.salt], one.length - one.computed))
+        ready = [one for one in ([oldest] if oldest else []) + order if self._claim(one, claimed)]
+        rows = dict.fromkeys(ready, 0)
+        left = budget
+        for i, sequence in enumerate([*ready, *ready[:1]]):  # what others leave goes to the first once more
+            price = 1 + sequence.computed / self._deep
+            if not rows[sequence] and (left >= price or not i) and room:
+                self._borrow(sequence)
+            half = i == 0 and len(ready) > 1
+            wanted = sequence.length - sequence.computed - rows[sequence]
+            more = min(wanted, room, max(int((left - left // 2 if half else left) / price), int(i == 0)))
+            rows[sequence] += more
+            left -= more * price
+            room -= more
+            plan.work += more * price
+            served[sequence.salt] += more * price
+        for sequence, count in rows.items():
+            if count:
+                self._grant(plan, sequence, count)
+        return any(count < sequence.length - sequence.computed for sequence, count in rows.items())
+
+    def _borrow(self, sequence: Sequence) -> None:
+        held, cached = sequence.held, sequence.cached
+        self.tree.borrow(sequence, self.running)
+        self.promised -= sequence.held - held
+        self._cached_tokens += sequence.cached - cached
 
     def _claim(self, sequence: Sequence, claimed: set[tuple[Node | None, bytes]]) -> bool:
         """False when another sequence of this step is computing the page that this one needs next and could share."""
@@ -225,10 +354,19 @@ class Scheduler:
         plan.samples.append(1 + sequence.drafted if sequence.computed + rows >= sequence.length else 0)
 
     def _end(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        self.shares.leave(sequence.salt)
+        self._deadlines.discard(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
+        self.shares.running[sequence.salt] -= 1
         self.promised -= sequence.need - sequence.held
         self.tree.release(sequence)
-        self._blocked = False
+        self._blocked.clear()
 
     def check(self) -> None:
         """Raises AssertionError unless the page accounting is exact. O(pages): for tests, after every step."""
@@ -248,6 +386,11 @@ class Scheduler:
         assert self.promised == sum(sequence.need - sequence.held for sequence in self.running), "promises differ"
         assert 0 <= self.promised <= self.pool.available, "more pages are promised than there are"
         assert all(not sequence.held for sequence in self.queue), "a queued sequence holds pages"
+        tenants = Counter(sequence.salt for sequence in self.running)
+        assert tenants == +self.shares.running, "what tenants have running is miscounted"
+        assert self.shares.served.keys() == {sequence.salt for sequence in (*self.running, *self.queue)}, (
+            "a tenant is forgotten"
+        )
 
     def check_idle(self) -> None:
         """The constant-time part of `check` for when nothing runs: nothing may be live or promised."""

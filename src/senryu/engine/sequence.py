@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +13,13 @@ from senryu.engine.interface import FinishReason, TokenRequest
 if TYPE_CHECKING:
     from senryu.engine.draft import Guess
     from senryu.engine.grammar import Matcher
-    from senryu.engine.prefix import Node
+    from senryu.engine.node import Node
 
 SEED_MASK = (1 << 64) - 1
 HOTTEST = 1e6  # temperatures above are refused, they only flatten what is flat already
 SMALLEST_TOP_P = 1e-7  # top_p 0 keeps one token, and so does this; kernels take float32 above 0
 LARGEST_TOP_K = (1 << 31) - 1
+SALT_BYTES = 16
 
 
 class Sequence:
@@ -29,14 +32,16 @@ class Sequence:
     """
 
     __slots__ = (
-        "cached", "computed", "depth", "drafted", "finish", "guess", "held", "length", "matcher", "need", "node", "page_size",
-        "pages", "prompt", "salt", "seed", "stop_ids", "temperature", "tokens", "top_k", "top_p",
+        "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "drafted", "finish", "guess", "held", "length",
+        "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids",
+        "temperature", "tokens", "top_k", "top_p",
     )  # fmt: skip
 
     def __init__(self, request: TokenRequest, page_size: int, matcher: Matcher | None = None) -> None:
         """matcher: of the request's grammar.
 
-        Raises ValueError for an empty prompt, ids beyond int32, `max_tokens` < 1 or sampling parameters out of range.
+        Raises ValueError for an empty prompt, ids beyond int32, `max_tokens` < 1, and for sampling parameters, breakpoints, a
+        priority or a deadline out of range.
         """
         sampling = request.sampling
         if not request.ids:
@@ -51,8 +56,17 @@ class Sequence:
             self.tokens[: self.prompt] = request.ids
         except OverflowError as error:
             raise ValueError(f"a token id is no 32-bit number: {error}") from error
-        self.salt = request.salt
+        self.salt = blake2b(request.salt, digest_size=SALT_BYTES).digest()  # of one length: salt + ids reads one way only
         self.page_size = page_size
+        self.breakpoints = self._pages_to_pin(request)
+        if request.priority not in ("interactive", "batch"):
+            raise ValueError(f'priority is {request.priority!r}: choose "interactive" or "batch"')
+        self.priority = request.priority
+        if request.deadline is not None and math.isnan(request.deadline):
+            raise ValueError("deadline is not a number: give seconds of time.monotonic(), or None")
+        self.deadline = request.deadline
+        self.arrival = -1  # the scheduler numbers requests as they come
+        self.paused = False  # has given its pages back once: what it takes from the tree again is no gift any more
         self.temperature = sampling.temperature
         self.top_p = max(sampling.top_p, SMALLEST_TOP_P)
         self.top_k = min(sampling.top_k, LARGEST_TOP_K)
@@ -95,8 +109,22 @@ class Sequence:
         self.drafted = 0
         return taken
 
-    def key(self, page: int) -> bytes:
-        """The name of a full page in the prefix tree, under the page before it: its token ids, after the salt on page 0."""
+    def key(self, page: int, tokens: int | None = None) -> bytes:
+        """The name of a page in the prefix tree, under the page before it: its token ids, after the salt on page 0.
+
+        tokens: only the first so many of the page, the name of a page that is not full; all by default.
+        """
         start = page * self.page_size
-        ids = self.tokens[start : start + self.page_size].tobytes()
-        return ids if page else self.salt + ids  # the ids' part has a fixed length: salt + ids cannot be read two ways
+        ids = self.tokens[start : start + (self.page_size if tokens is None else tokens)].tobytes()
+        return ids if page else self.salt + ids
+
+    def _pages_to_pin(self, request: TokenRequest) -> dict[int, float]:
+        """Full pages of a prefix -> seconds to keep it."""
+        found: dict[int, float] = {}
+        for point in request.breakpoints:
+            if not 0 < point.offset <= self.prompt or not 0 < point.ttl < math.inf:
+                raise ValueError(f"out of range (0 < offset <= {self.prompt}, 0 < ttl < infinity): {point}")
+            pages = point.offset // self.page_size
+            if pages:
+                found[pages] = max(point.ttl, found.get(pages, 0.0))
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +12,14 @@ from senryu.engine.scheduler import Plan
 from senryu.kernels.batch import Batch
 from senryu.model.spec import ModelSpec
 
+ATTENTION_COST = 4.0  # of a multiplication in attention over one in an int8 matrix
+
 
 class Runner(Protocol):
-    """What the engine drives: `model.program.Program`, or a fake. `step` returns int32 [sampled] and releases the GIL."""
+    """What the engine drives: `model.program.Program`, or a fake. `step` returns int32 [sampled] and releases the GIL.
+
+    `fingerprint` stands for all that a page's content depends on besides the tokens: weights, kernels, K/V format.
+    """
 
     spec: ModelSpec
     page_size: int
@@ -21,8 +27,18 @@ class Runner(Protocol):
     max_rows: int
     max_sequences: int
     max_sampled: int
+    fingerprint: str
 
     def step(self, batch: Batch) -> np.ndarray: ...
+
+    def copy_page(self, source: int, target: int) -> None:
+        """K/V of page `target` becomes that of page `source`."""
+
+    def read_page(self, page: int) -> bytes:
+        """A copy of the page's K/V, all layers, of the same length for every page."""
+
+    def write_page(self, page: int, content: bytes | memoryview) -> None:
+        """Put back what `read_page` of any page gave. Raises ValueError for another length."""
 
     def close(self) -> None: ...
 
@@ -103,9 +119,23 @@ def constrained(plan: Plan) -> list[tuple[Matcher, int, list[int]]]:
     return work
 
 
-class Pace:
-    """How many prefill rows a step may carry so that it takes about `seconds`, learned from the steps that were full.
+def doubling_depth(spec: ModelSpec) -> float:
+    """The depth in tokens at which computing a row costs about double, infinite where every layer has a window.
 
+    From the multiplications of the matrices against those of attention, which are ATTENTION_COST times as dear. An
+    estimate is enough: `Pace` learns the speed, and this only says how it changes with depth.
+    """
+    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    matrices = len(spec.layers) * spec.hidden * (2 * q + 2 * kv + 3 * spec.ffn)
+    attention = 2 * q * sum(layer.window is None for layer in spec.layers)
+    return matrices / (ATTENTION_COST * attention) if attention else math.inf
+
+
+class Pace:
+    """How much prefill a step may carry so that it takes about `seconds`, learned from the steps that were full.
+
+    Counted in rows at depth 0; deeper rows count for more (`doubling_depth`), so that a step is not many times longer
+    than the last one because it continues a long prompt where that one began a short one.
     Short steps are what lets an abort, a new request and everybody's next token come soon; they cost little, since a
     step of 64 rows runs at over nine tenths of the speed of 512 (LAB.md). Results do not depend on it: a row's values
     are the same however a prompt is cut.
@@ -120,9 +150,9 @@ class Pace:
 
     @property
     def rows(self) -> int:
-        """The prefill rows that the next step may carry."""
+        """The prefill work that the next step may carry, in rows at depth 0."""
         return min(max(int(self._rate * self._seconds), self.LEAST), self._max_rows)
 
-    def measure(self, rows: int, seconds: float) -> None:
-        """A step full of prefill rows took so long. Slower is believed at once, faster is approached by doubling."""
-        self._rate = min(rows / max(seconds, 1e-6), 2 * self._rate)
+    def measure(self, work: float, seconds: float) -> None:
+        """A step full of prefill work took so long. Slower is believed at once, faster is approached by doubling."""
+        self._rate = min(work / max(seconds, 1e-6), 2 * self._rate)

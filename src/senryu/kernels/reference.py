@@ -256,7 +256,7 @@ def hadamard(x: np.ndarray, block: int) -> np.ndarray:
     """Walsh-Hadamard transform (unnormalised, symmetric) of every `block` values of the last axis; 0 leaves them."""
     half = block // 2
     while half:
-        pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+        pairs = x.reshape(*x.shape[:-1], x.shape[-1] // (2 * half), 2, half)  # no -1: a step may sample no row
         a, b = pairs[..., 0, :], pairs[..., 1, :]
         x = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
         half //= 2

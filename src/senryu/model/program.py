@@ -5,10 +5,12 @@ The list is the same for compiled kernels, for their numpy twins and for the fp3
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +78,8 @@ class Program:
         self.kv = "float32" if self.kernels == "fp32" else kv
         if self.kv not in KV_FORMATS:
             raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
+        made_for = (weights.fingerprint, spec, self.kernels, self.format, self.kv, _sources(), np.__version__)
+        self.fingerprint = repr(made_for)  # of K/V pages
         file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
         packed = PackedWeights(weights, self.format, file)
         sizes = pages, max_rows, max_sequences, self.max_sampled, self.threads
@@ -130,6 +134,19 @@ class Program:
             more = rope_table(self.spec, np.arange(have, max(positions, 2 * have, 1024)))
             cos, sin = (np.concatenate(pair) for pair in zip(self._rope, more))
             self._rope = cos, sin
+
+    def copy_page(self, source: int, target: int) -> None:
+        """K/V of page `target` becomes that of page `source`."""
+        self._buffers.pool[:, target] = self._buffers.pool[:, source]
+
+    def read_page(self, page: int) -> bytes:
+        """A copy of the page's K/V: `page_bytes` bytes, layer after layer."""
+        return self._buffers.pool[:, page].tobytes()
+
+    def write_page(self, page: int, content: bytes | memoryview) -> None:
+        """Put back what `read_page` of any page gave, under the same `fingerprint`. Raises ValueError for another length."""
+        place = self._buffers.pool[:, page]
+        place[...] = np.frombuffer(content, place.dtype).reshape(place.shape)
 
     def close(self) -> None:
         """Stop the team. The program cannot run any more; closing twice is fine."""
@@ -203,6 +220,16 @@ def _leave(close: Callable[..., None], arguments: tuple[int, ...], workers: list
     close(*arguments)
     for worker in workers:
         worker.join()
+
+
+@cache
+def _sources() -> str:
+    """Every file that K/V's values depend on, in one name."""
+    digest = hashlib.sha256()
+    for package in (Path(kernel_package.__file__).parent, Path(__file__).parent):
+        for source in sorted(package.glob("*.py")):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def usable_cores() -> int:

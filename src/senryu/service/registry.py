@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,7 +108,8 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab))
+        spill = settings.kv_spill / re.sub(r"[^\w.-]+", "_", files.name)
+        engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab), spill)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
     context = min(CONTEXT_TOKENS, engine.max_context)
@@ -119,6 +121,7 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
 def load_engine(settings: Settings, ref: str, progress: Progress | None = None) -> tuple[ModelSpec, LocalEngine]:
     """An engine without text: of a model's reference, or of random weights (`shape:tiny`, `shape:0.3b`, `shape:1.1b`).
 
+    It keeps nothing on disk, so that a measurement finds no prefix of the one before.
     Raises SenryuError as `load_model`.
     """
     try:
@@ -142,6 +145,7 @@ def _start(
     weights: Float32Weights,
     progress: Progress | None,
     grammars: GrammarCompiler | None = None,
+    spill: Path | None = None,
 ) -> LocalEngine:
     program = Program(
         spec,
@@ -156,7 +160,13 @@ def _start(
         weights_dir=settings.weight_cache,
         progress=progress,
     )
-    return LocalEngine(program, drafts=settings.drafts, grammars=grammars)
+    return LocalEngine(
+        program,
+        drafts=settings.drafts,
+        grammars=grammars,
+        spill_directory=spill,
+        spill_bytes=int(settings.kv_spill_gb * 1e9),
+    )
 
 
 def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
