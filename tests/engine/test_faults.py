@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ async def storm(folder: Path, seconds: float, per_second: int) -> tuple[int, int
     async def stay() -> None:
         nonlocal answered
         while time.monotonic() < end:
-            wanted = some(draw.randint(1, 300), 20)
+            wanted = replace(some(draw.randint(1, 300), 20), priority="interactive")  # batch work has no room here
             tokens = [token async for event in made.generate(wanted) for token in event.tokens]
             assert tokens == solo(wanted)
             answered += 1
