@@ -1,7 +1,7 @@
-"""`python cross.py CPU FEATURES`: the kernels as Arm assembly, made on any machine.
+"""`python cross.py TRIPLE CPU FEATURES`: the kernels as assembly of another machine.
 
 Prints JSON: kernel -> [dot instructions, accesses of the stack] of each of its inner loops that dot. Numba compiles for the
-machine it runs on, so what it would emit there is taken as LLVM IR before that and given to LLVM's Arm back end. Run in a
+machine it runs on, so what it would emit there is taken as LLVM IR before that and given to the other back end. Run in a
 process of its own: the target is chosen once.
 """
 
@@ -21,7 +21,8 @@ from numba.core.codegen import JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-TRIPLE = "aarch64-unknown-linux-gnu"
+DOT = {"aarch64": "sdot", "x86_64": "vpdpbusd"}
+STACK = {"aarch64": "[sp", "x86_64": "(%rsp"}
 
 
 def assembly(function: FunctionType, arguments: int, machine: Any) -> str:
@@ -34,35 +35,36 @@ def assembly(function: FunctionType, arguments: int, machine: Any) -> str:
         result.library.finalize()  # links what the kernel calls
     lines = [line for line in result.library.get_llvm_str().splitlines() if not line.startswith("target ")]
     module = binding.parse_assembly("\n".join(lines))
-    module.triple, module.data_layout = TRIPLE, str(machine.target_data)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
     return machine.emit_assembly(module)
 
 
-def loops(text: str) -> list[tuple[int, int]]:
+def loops(text: str, arch: str) -> list[tuple[int, int]]:
     """(dots, accesses of the stack) of each loop of one block that dots."""
     parts = re.split(r"^(\.LBB\w+):", text, flags=re.MULTILINE)
     found = []
     for label, body in zip(parts[1::2], parts[2::2]):
-        branch = re.search(rf"b\.\w+\t{label}\b", body)
-        if branch and "sdot" in body[: branch.start()]:
-            found.append((body[: branch.start()].count("sdot"), body[: branch.start()].count("[sp")))
+        branch = re.search(rf"\t(?:b\.|j)\w+\t{re.escape(label)}\b", body)
+        loop = body[: branch.start()] if branch else ""
+        if DOT[arch] in loop:
+            found.append((loop.count(DOT[arch]), loop.count(STACK[arch])))
     return found
 
 
-def main(name: str, features: str) -> None:
-    numba.config.CPU_NAME, numba.config.CPU_FEATURES = "generic", features
-    # nothing is emitted for this machine, whose back end does not know Arm's instructions
+def main(triple: str, name: str, features: str) -> None:
+    numba.config.CPU_NAME, numba.config.CPU_FEATURES = name, features
+    # nothing is emitted for this machine, whose back end may not know the other's instructions
     cpu.CPUContext.get_executable = lambda *_: [].append  # type: ignore[method-assign,assignment]  # a distinct builtin
     JITCPUCodegen._add_module = lambda self, module: None
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    machine = binding.Target.from_triple(TRIPLE).create_target_machine(cpu=name, features=features, opt=3)
+    machine = binding.Target.from_triple(triple).create_target_machine(cpu=name, features=features, opt=3)
     found = {}
     for module in (importlib.import_module(f"senryu.kernels.{m}") for m in ("attention", "fused", "gemm", "sample", "forward")):
         for kernel, function in (module.KERNELS | getattr(module, "ENTRIES", {})).items():
             text = assembly(function, 6 if kernel in getattr(module, "ENTRIES", {}) else 3, machine)
-            found[kernel] = loops(text)
+            found[kernel] = loops(text, triple.split("-")[0])
     print(json.dumps(found))
 
 

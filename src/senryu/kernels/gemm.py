@@ -27,7 +27,6 @@ from senryu.kernels.simd import (
     broadcast,
     emit_dots_small,
     emit_load_bf16,
-    emit_signed,
     fetch_add,
     get,
     offset,
@@ -48,8 +47,8 @@ from senryu.kernels.tiles import (
 FIELDS = OPERATIONS["gemm"]
 FORMAT, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "k", "panels", "rows"))
 INT8, INT4, BF16 = (BITS[name] for name in ("int8", "int4", "bf16"))
-MAX_ROWS = target().rows  # of a tile
-TASK_ROWS = 96  # rows of one work item when there are many: a multiple of MAX_ROWS
+MAX_ROWS, MAX_ROWS4 = target().rows, target().int4_rows  # of a tile
+TASK_ROWS = 96  # rows of one work item when there are many
 
 
 class Tile:
@@ -141,7 +140,7 @@ def _nibble_sums(b: ir.IRBuilder, left: list[ir.Value], lines: ir.Value, size: i
                 nibbles[c] += [b.and_(v, low), b.and_(high, low)]
         new = []
         for address, row in zip(left, sums):
-            fours = [emit_signed(b, four_bytes(b, offset(b, b.add(address, i), 4 * j))) for j in range(4)]
+            fours = [four_bytes(b, offset(b, b.add(address, i), 4 * j), signed=True) for j in range(4)]
             new.append([emit_dots_small(b, x, list(zip(four, fours))) for x, four in zip(row, nibbles)])
         return new
 
@@ -187,6 +186,8 @@ def tiles(emit: Callable[..., Sums]) -> Any:
             end = b.append_basic_block("tiled")
             choice = b.switch(rows, end)
             for count, blocks in target().blocks.items():
+                if emit is _int4 and count > MAX_ROWS4:
+                    continue
                 case = b.append_basic_block(f"rows{count}")
                 choice.add_case(ir.Constant(I64, count), case)
                 b.position_at_end(case)
@@ -210,9 +211,10 @@ TILES8, TILES4, TILES16 = tiles(_int8), tiles(_int4), tiles(_bf16)
 def panel_rows(op, row, end, panel):
     """Rows [row, end) of one panel, in tiles of even heights."""
     kind = get(op, FORMAT)
+    most = MAX_ROWS4 if kind == INT4 else MAX_ROWS
     while row < end:
         left = end - row
-        n = left if left <= MAX_ROWS else (MAX_ROWS if left >= 2 * MAX_ROWS else (left + 1) // 2)
+        n = left if left <= most else (most if left >= 2 * most else (left + 1) // 2)
         if kind == INT8:
             TILES8(op, n, row, panel)
         elif kind == INT4:

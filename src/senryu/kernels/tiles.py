@@ -61,9 +61,12 @@ def load_columns(b: ir.IRBuilder, address: ir.Value, kind: ir.VectorType, blocks
     return [b.load(at(b, offset(b, address, 64 * c), kind), align=64) for c in range(blocks)]
 
 
-def four_bytes(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    """Four bytes of a left row in every lane."""
-    return b.bitcast(broadcast(b, b.load(at(b, address, I32), align=4), V16I), V64B)
+def four_bytes(b: ir.IRBuilder, address: ir.Value, *, signed: bool = False) -> ir.Value:
+    """Four bytes of a left row in every lane; `signed`: u8 value + 128 becomes s8 value before it is spread."""
+    four = b.load(at(b, address, I32), align=4)
+    if signed:
+        four = b.xor(four, ir.Constant(I32, -0x7F7F7F80))
+    return b.bitcast(broadcast(b, four, V16I), V64B)
 
 
 def int8_sums(
