@@ -69,6 +69,13 @@ def test_a_narrower_set_gives_the_same_bits(name: str, request: pytest.FixtureRe
     run("-c", NARROW, str(request.config.cache.mkdir("kernels")), name)
 
 
+@pytest.mark.skipif("avx2" not in kernels.available(), reason="the emulation takes AVX2 for everything but the dot")
+@pytest.mark.parametrize("name", ["avx512", "avxvnni"])
+def test_unsigned_dots_give_the_same_results(name: str, request: pytest.FixtureRequest) -> None:
+    """Tiles and start values of the sets whose dot takes value + 128, checked where they cannot run."""
+    run("emulated.py", name, str(request.config.cache.mkdir(f"emulated-{name}")))  # apart: their names are those of real ones
+
+
 def test_arm_code_is_generated_and_its_sums_stay_in_registers() -> None:
     """Compiled and inspected, not run: tiles of 6 x 16 are loops of 24 dots with 24 sums that never touch the stack."""
     loops = json.loads(run("cross.py", "generic", "+neon,+dotprod"))
