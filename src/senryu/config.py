@@ -38,7 +38,7 @@ class Settings:
     kernels: str = "auto"
     """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
     kv: str = "int8"
-    """Format of K/V pages: int8 (a scale per token and head) or float32."""
+    """Format of K/V pages: int8 (a scale per token and head) or float32. kernels = "fp32" always keeps float32."""
     weights: str = "int8"
     """Number format of the weights: int8, int4 or bf16. Has no meaning with kernels = "fp32", which reads them as they are."""
     kv_cache_gb: float = 0.0

@@ -114,6 +114,12 @@ def test_a_stop_id_may_come_only_where_the_answer_is_complete() -> None:
     assert masks_for(state, []) == [{END, b, pad}]
 
 
+def test_a_stop_id_outside_the_vocabulary_has_no_part_in_a_grammar() -> None:
+    """Tokenizers may have more ids than the model has logits."""
+    state = matcher(Grammar("regex", "a"), frozenset({-1, VOCAB, VOCAB + 1000}))
+    assert masks_for(state, []) == [{*ids("a")}]
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [

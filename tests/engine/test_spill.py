@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import mmap
 import os
 import signal
 import subprocess
@@ -413,3 +414,18 @@ def test_a_segment_is_what_was_written(tmp_path: Path) -> None:
         Segment(path, "there", 1000)
     with pytest.raises(SegmentError):
         Segment(path, "here", 999)
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writing thread makes room by `release` and unlink, at any moment of the engine's `read`."""
+    path, content = tmp_path / f"one{SUFFIX}", os.urandom(1000)
+    write_segment(path, "here", [(bytes(32), content)])
+    segment = Segment(path, "here", 1000)
+
+    class Removed(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            segment.release()
+            path.unlink()
+
+    monkeypatch.setattr(segment_module.mmap, "mmap", Removed)
+    assert bytes(segment.read(0)) == content

@@ -78,6 +78,15 @@ def test_suites_become_a_document(lab: Lab) -> None:
     assert result["streaming_reads"]["decode_share"] > 0
 
 
+def test_memory_of_the_fp32_path_is_that_of_float32(lab: Lab) -> None:
+    """Whatever the settings say of K/V: that path keeps no other."""
+    sizes = {}
+    for kernels, kv in (("numpy", "float32"), ("fp32", "int8")):
+        figures = run_suites(replace(lab, settings=replace(lab.settings, kernels=kernels, kv=kv)), ["memory"], FACTS)["figures"]
+        sizes[kernels] = next(f["median"] for f in figures if f["measure"] == "memory_kv_pool")
+    assert sizes["fp32"] == sizes["numpy"]
+
+
 def test_peers_give_ratios_and_only_chosen_suites_run(lab: Lab) -> None:
     peer = Twice("llama.cpp q8_0")
     result = run_suites(replace(lab, peers=[peer]), ["batch", "depth"], FACTS)  # type: ignore[list-item]

@@ -55,6 +55,8 @@ def test_a_good_batch_passes() -> None:
         ("sample_rows", [2, 4]),
         ("sample_rows", [-1, 3]),
         ("sample_rows", [2]),
+        ("sample_rows", [3, 3]),
+        ("sample_rows", [3, 2]),
         ("temperature", [0, -1]),
         ("temperature", [0, np.nan]),
         ("top_p", [0, 1]),

@@ -13,8 +13,9 @@ import numpy as np
 import programs
 import pytest
 
+from senryu.kernels import layout, pack, reference
 from senryu.kernels.pack import FORMATS, Format
-from senryu.model import packed_file
+from senryu.model import packed, packed_file, quantize
 from senryu.model.packed import PackedWeights, cache_file, check_files
 from senryu.model.packed_file import Item, PackedFileError, read, write
 from senryu.model.program import Program
@@ -78,6 +79,15 @@ def test_a_file_is_for_one_model_one_spec_and_one_format(tmp_path: Path) -> None
     names |= {cache_file(tmp_path, SPEC, changed, "int8"), cache_file(tmp_path, programs.SPECS["llama"], WEIGHTS, "int8")}
     assert len(names) == 5
     assert cache_file(tmp_path, SPEC, WEIGHTS, "int8") in names
+
+
+@pytest.mark.parametrize("module", [layout, pack, reference, quantize, packed])
+def test_a_file_is_for_one_version_of_the_code_that_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    before = cache_file(tmp_path, SPEC, WEIGHTS, "int8")
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(module.__file__).read_text() + "# another version")
+    monkeypatch.setattr(module, "__file__", str(edited))
+    assert cache_file(tmp_path, SPEC, WEIGHTS, "int8") != before
 
 
 def damage(file: Path, how: str) -> None:
@@ -220,9 +230,9 @@ def test_two_starts_at_once_both_work(tmp_path: Path) -> None:
     """Each has found no file and packs for itself; the second to finish replaces the first one's file."""
     file = cache_file(tmp_path, SPEC, WEIGHTS, "int8")
     both = [PackedWeights(WEIGHTS, "int8", file) for _ in range(2)]
-    matrices = [packed.matrix("model.layers.0.self_attn.o_proj") for packed in both]
-    for packed in both:
-        packed.keep()
+    matrices = [one.matrix("model.layers.0.self_attn.o_proj") for one in both]
+    for one in both:
+        one.keep()
     mapped = PackedWeights(VectorsOnly(), "int8", file).matrix("model.layers.0.self_attn.o_proj")
     for matrix in (*matrices, mapped):
         np.testing.assert_array_equal(matrix.packed, matrices[0].packed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from dataclasses import replace
 
 import numpy as np
 import programs
@@ -285,3 +286,13 @@ def test_pages_are_named_after_all_that_they_depend_on(make_program: MakeProgram
     ]
     assert one.fingerprint == same.fingerprint
     assert len({program.fingerprint for program in (one, *others)}) == 5
+
+
+def test_the_last_parallel_layer_has_room_for_whole_panels(make_program: MakeProgram) -> None:
+    """There gate and up are a matrix of their own behind q, k and v, whose width is no whole number of panels here."""
+    spec = replace(programs.SPECS["cohere2"], heads=3, kv_heads=1, head_dim=16, ffn=80)
+    weights, ids = programs.weights(spec), programs.ids(40, spec.vocab)
+    exact = programs.logits_in_chunks(make_program(spec, weights, kernels="numpy", max_rows=40), ids, 40, [0])
+    program = make_program(spec, weights, max_rows=40)
+    assert program._buffers.projected.shape[1] - program._buffers.qkv_width >= 192
+    np.testing.assert_allclose(programs.logits_in_chunks(program, ids, 40, [0]), exact, atol=1e-3 * np.abs(exact).max())

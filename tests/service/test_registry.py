@@ -44,6 +44,16 @@ def test_pages_in_half_of_a_small_memory() -> None:
     assert kv_pages(SETTINGS, "m", SPEC, parameters(SPEC) + 200 * PAGE) == 100
 
 
+def test_the_fp32_path_needs_room_for_float32(tmp_path: Path) -> None:
+    """It keeps weights and K/V in float32 whatever the formats of the others are."""
+    fp32 = replace(SETTINGS, kernels="fp32", home=tmp_path)
+    page = Program.page_bytes(SPEC, "float32")
+    assert kv_pages(fp32, "m", SPEC, 4 * parameters(SPEC) + 200 * page) == 100
+    _, engine = load_engine(replace(fp32, kv_cache_gb=0.05), "shape:tiny")
+    assert engine.stats().pages_total * page <= 50_000_000
+    asyncio.run(engine.close())
+
+
 def test_a_memory_that_is_too_small_is_named() -> None:
     with pytest.raises(SenryuError, match=r"m does not fit: its K/V cache of 2048 tokens takes .* GB.*kv_cache_gb in home"):
         kv_pages(SETTINGS, "m", SPEC, PAGE)

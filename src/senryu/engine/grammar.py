@@ -52,7 +52,8 @@ class GrammarCompiler:
                 self._compiled[key] = start
                 if len(self._compiled) > CACHED:
                     self._compiled.popitem(last=False)
-        return Matcher(start.deep_copy(), self._executor, self._tokenizer.eos_ids, stop_ids)
+        possible = frozenset(token for token in stop_ids if 0 <= token < self._vocab)  # the others have no bit in a mask
+        return Matcher(start.deep_copy(), self._executor, self._tokenizer.eos_ids, possible)
 
     def _compile(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher

@@ -55,15 +55,16 @@ class Segment:
 
     def read(self, slot: int) -> memoryview:
         """A page's bytes, a view of the mapped file. Raises SegmentError when they are damaged; OSError."""
-        if self._map is None:
+        content = self._map  # another thread may `release` at any time
+        if content is None:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size != self.nbytes:
                     raise SegmentError("wrong length")  # a map past the end of a file would end the process
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                content = self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             if hasattr(mmap, "MADV_WILLNEED"):
-                self._map.madvise(mmap.MADV_WILLNEED)  # the disk reads ahead while the first pages are checked
+                content.madvise(mmap.MADV_WILLNEED)  # the disk reads ahead while the first pages are checked
         start = self._start + slot * self.page_bytes
-        data = memoryview(self._map)[start : start + self.page_bytes]
+        data = memoryview(content)[start : start + self.page_bytes]
         if _hash(data) != self._checks[slot]:
             raise SegmentError("damaged page")
         return data

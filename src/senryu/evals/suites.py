@@ -10,6 +10,7 @@ from senryu.config import Settings
 from senryu.evals import bandwidth, catalog, load, served, speed, startup
 from senryu.evals.peers import PeerSubject
 from senryu.evals.speed import EngineSubject, Figure
+from senryu.model.program import choose_kv
 from senryu.model.spec import ModelSpec
 
 
@@ -89,7 +90,7 @@ def _server(lab: Lab) -> list[Figure]:
 
 
 RUN: dict[str, Callable[[Lab], list[Figure]]] = {
-    "memory": lambda lab: startup.memory(lab.ours, lab.spec, lab.settings.kv),
+    "memory": lambda lab: startup.memory(lab.ours, lab.spec, choose_kv(lab.settings.kv, lab.settings.kernels)),
     "prefill": _prefill,
     "decode": _decode,
     "batch": _batch,

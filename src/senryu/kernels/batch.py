@@ -24,7 +24,7 @@ class Batch:
     positions: np.ndarray  # int32 [rows]; within a sequence consecutive
     row_start: np.ndarray  # int32 [sequences + 1]; rows of sequence s are row_start[s]..row_start[s + 1], at least one
     page_table: np.ndarray  # int32 [sequences, width]; physical page of each logical page, up to that of the last position
-    sample_rows: np.ndarray  # int32 [sampled]
+    sample_rows: np.ndarray  # int32 [sampled], rising
     temperature: np.ndarray  # float32 [sampled]; 0 is argmax, the lowest id wins ties
     top_p: np.ndarray  # float32 [sampled]; in (0, 1]
     top_k: np.ndarray  # int32 [sampled]; 0 keeps all
@@ -51,6 +51,8 @@ class Batch:
         _require(start[0] == 0 and end[-1] == rows and bool((end > start).all()), "row_start: must rise from 0 to the rows")
         _within(self.tokens, vocab, "tokens")
         _within(self.sample_rows, rows, "sample_rows")
+        if sampled > 1:  # a row that came twice would be merged from its segments twice
+            _require(bool((np.diff(self.sample_rows) > 0).all()), "sample_rows: must rise")
         _within(self.positions, self.page_table.shape[1] * PAGE, "positions: the page table must cover them;")
         if rows > sequences:
             steps = np.diff(self.positions) == 1

@@ -47,8 +47,9 @@ class Buffers:
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.x, self.x_last = (_zeros(rows, _whole(spec.hidden)) for rows in (max_rows, max_sampled))
         self.normed = self._rows(max_rows, spec.hidden, format)
-        self.qkv_width, width = q + 2 * kv, q + 2 * kv + (2 * spec.ffn if spec.parallel_block else 0)
-        self.projected = _zeros(max_rows, _whole(max(width, 2 * spec.ffn)))
+        self.qkv_width, gate_up = q + 2 * kv, _whole(2 * spec.ffn)
+        beside = gate_up if spec.parallel_block else 0  # a matrix of its own in the last layer: whole panels behind q, k, v
+        self.projected = _zeros(max_rows, _whole(max(self.qkv_width + beside, gate_up)))
         self.attended, self.attended_rows = _zeros(max_rows, q), self._rows(max_rows, q, format)
         self.gated_rows = self._rows(max_rows, spec.ffn, format)
         self.last_rows = self._rows(max_sampled, spec.hidden, head)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from senryu.kernels import pack
+from senryu.kernels import layout, pack, reference
 from senryu.kernels.pack import FloatMatrix, Format, PackedMatrix
-from senryu.kernels.reference import hadamard
 from senryu.model import packed_file, quantize
 from senryu.model.packed_file import Item, PackedFileError
 from senryu.model.quantize import float_rows, halve, pack_rows
@@ -26,7 +25,7 @@ FILE = "packed.bin"
 def cache_file(root: Path, spec: ModelSpec, weights: Float32Weights, format: Format) -> Path:
     """Where below `root` these weights lie packed; named by the weights, the spec, the format and the code that packs."""
     digest = hashlib.sha256(f"{weights.fingerprint}\n{spec!r}\n{format}\n".encode())
-    for source in (pack.__file__, quantize.__file__, __file__):
+    for source in (layout.__file__, pack.__file__, reference.__file__, quantize.__file__, __file__):
         digest.update(Path(source).read_bytes())
     return root / digest.hexdigest()[:32] / FILE
 
@@ -96,7 +95,7 @@ class PackedWeights:
     def _parts(self, names: tuple[str, ...], block: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         parts = [self.weights.float32(f"{n}.weight") for n in names]
         if block:
-            parts = [hadamard(part, block) / np.float32(block) for part in parts]
+            parts = [reference.hadamard(part, block) / np.float32(block) for part in parts]
         return parts, [self.weights.float32(f"{n}.bias") if f"{n}.bias" in self.weights else None for n in names]
 
     def table(self, name: str) -> np.ndarray:

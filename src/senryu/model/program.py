@@ -61,9 +61,9 @@ class Program:
 
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
         usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
-        kv: the format of K/V, int8 (a scale per token and head) or float32. cache_dir: where compiled kernels are kept
-        (default ~/.senryu/cache/kernels). weights_dir: where packed weights are kept; without it they are packed at every
-        start. Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
+        kv: the format of K/V, see `choose_kv`. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
+        weights_dir: where packed weights are kept; without it they are packed at every start.
+        Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
         self.max_sampled = max_sequences + self.DRAFTED
@@ -75,9 +75,7 @@ class Program:
             root = cache_dir or Path.home() / ".senryu" / "cache" / "kernels"
             compiled = kernel_package.load(root, progress, self.kernels)
         self.threads = (threads or usable_cores()) if compiled else 1
-        self.kv = "float32" if self.kernels == "fp32" else kv
-        if self.kv not in KV_FORMATS:
-            raise ValueError(f'kv is "{kv}": choose {" or ".join(KV_FORMATS)}')
+        self.kv = choose_kv(kv, self.kernels)
         made_for = (weights.fingerprint, spec, self.kernels, self.format, self.kv, _sources(), np.__version__)
         self.fingerprint = repr(made_for)  # of K/V pages
         file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
@@ -261,3 +259,13 @@ def choose_format(wanted: Format, kernels: str) -> Format | None:
     if wanted != "int8":
         raise ModelError(f'kernels="fp32" reads the weights as they are, not in {wanted}: leave one of the two out')
     return None
+
+
+def choose_kv(wanted: str, kernels: str) -> str:
+    """The format of K/V: int8 (a scale per token and head) or float32; fp32 keeps float32 whatever is wanted.
+
+    Raises ValueError for an unknown name.
+    """
+    if wanted not in KV_FORMATS:
+        raise ValueError(f'kv is "{wanted}": choose {" or ".join(KV_FORMATS)}')
+    return "float32" if kernels == "fp32" else wanted

@@ -16,7 +16,7 @@ from senryu.engine.local import LocalEngine
 from senryu.errors import SenryuError
 from senryu.kernels.pack import Format
 from senryu.model.hub import parameters, resolve
-from senryu.model.program import KernelPath, Program
+from senryu.model.program import KernelPath, Program, choose_kv
 from senryu.model.spec import ModelError, ModelSpec, load_spec
 from senryu.model.template import ChatTemplate, load_template
 from senryu.model.tokenizer import Tokenizer, load_tokenizer
@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
 NANO = "senryu-nano"
-WEIGHT_BYTES = {"int8": 1.0, "int4": 0.55, "bf16": 2.0}  # of one packed parameter, about
+WEIGHT_BYTES = {"int8": 1.0, "int4": 0.55, "bf16": 2.0, "fp32": 4.0}  # of one parameter in memory, about
 LEAST_CONTEXT = 2_048  # a K/V cache for less than this is no use
 
 
@@ -174,9 +174,11 @@ def kv_pages(settings: Settings, name: str, spec: ModelSpec, free: int) -> int:
 
     free: bytes of memory, the packed weights still to come. Raises SenryuError("no_memory") when that is too little.
     """
-    page_bytes, page_tokens = Program.page_bytes(spec, settings.kv), Program.page_size
+    kv = choose_kv(settings.kv, settings.kernels)
+    page_bytes, page_tokens = Program.page_bytes(spec, kv), Program.page_size
     window = -(-min(CONTEXT_TOKENS, spec.max_position) // page_tokens)
-    room = max(free - int(parameters(spec) * WEIGHT_BYTES[settings.weights]), 0)
+    weight_bytes = WEIGHT_BYTES["fp32" if settings.kernels == "fp32" else settings.weights]
+    room = max(free - int(parameters(spec) * weight_bytes), 0)
     if settings.kv_cache_gb:
         pages = int(settings.kv_cache_gb * 1e9) // page_bytes
         fits = pages * page_bytes <= room
