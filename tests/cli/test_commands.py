@@ -110,6 +110,17 @@ def test_a_bench_measures_what_was_asked_for(call) -> None:
     assert {row[0] for row in rows} == {"depth", "memory resident", "memory kv pool", "memory kv 1024 tokens"}
 
 
+def test_a_bench_of_drafts_compares_with_none_of_them(call, tmp_path: Path, kept_kernels: Path) -> None:
+    options = "--suite drafts --tokens 4 --rounds 1 --kv float32 --json"
+    result = json.loads(call("bench", *options.split()).stdout)
+    tasks = ("copy", "edit", "json", "free")
+    measures = [figure["measure"] for figure in result["figures"]]
+    assert measures == [f"{side}_{task}" for task in tasks for side in ("drafts", "plain")]
+    assert {figure["subject"] for figure in result["figures"]} == {"senryu int8, float32 K/V"}
+    assert list(result["ratios"]) == [f"drafts_{task}" for task in tasks]
+    assert not (tmp_path / "cache" / "kv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -139,6 +150,8 @@ def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: st
         (("serve", "--model", "nanoo"), "nano"),
         (("run", "path:/nowhere", "Hello"), "/nowhere"),
         (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
+        (("serve", "--kv", "bf16"), "int8 or float32"),
+        (("bench", "--kv", "int4"), "int8 or float32"),
     ],
 )
 def test_a_wrong_start_says_what_to_do(call, arguments: tuple[str, ...], hint: str) -> None:

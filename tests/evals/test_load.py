@@ -34,7 +34,7 @@ def test_a_repeat_is_cached_and_a_next_turn_mostly(fake: EngineSubject, monkeypa
     figures = load.ttft(fake, 640, rounds=2)
     assert [f.measure for f in figures] == ["ttft_cold", "ttft_warm", "ttft_cached"]
     assert all(f.unit == "ms" and len(f.rounds) == 2 and min(f.rounds) > 0 for f in figures)
-    assert cached == [0, 512, 576] * 3  # 560 of 640 are old: eight whole pages; of a repeat, all but the last page
+    assert cached == [0, 560, 639] * 3  # 560 of 640 are old; of a repeat the last token is computed
 
 
 def test_latency_is_that_of_a_stream_beside_a_prompt(fake: EngineSubject) -> None:

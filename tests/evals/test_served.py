@@ -21,7 +21,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     (tmp_path / "config.toml").write_text("kv_cache_gb = 0.2\n")
     monkeypatch.setenv("SENRYU_HOME", str(tmp_path))
     monkeypatch.delenv("SENRYU_API_KEY", raising=False)
-    return load_settings(threads=1)
+    return load_settings(threads=1, kv="float32")
 
 
 def test_a_fresh_server_is_measured_and_stopped(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

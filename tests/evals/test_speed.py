@@ -83,7 +83,7 @@ def test_a_depth_is_computed_once(fake: EngineSubject) -> None:
     fake.decode(1000, 64)
     after = fake.engine.stats()
     assert after.prompt_tokens - before.prompt_tokens == 1000
-    assert after.cached_tokens - before.cached_tokens == 1000 // 64 * 64
+    assert after.cached_tokens - before.cached_tokens == 999  # the last one's logits are wanted
 
 
 def test_prompts_share_no_prefix(fake: EngineSubject) -> None:
@@ -91,12 +91,6 @@ def test_prompts_share_no_prefix(fake: EngineSubject) -> None:
     for _ in range(3):
         fake.prefill(200)
     assert fake.engine.stats().cached_tokens == before
-
-
-def test_tasks_compare_engines_behind_the_same_prompts(fake: EngineSubject) -> None:
-    prompts = {"copy": fake.prompt(70), "free": fake.prompt(30)}
-    figures = speed.tasks([fake, fake], prompts, tokens=4, rounds=2)
-    assert [(f.measure, f.at, len(f.rounds)) for f in figures] == [("copy", 70, 2)] * 2 + [("free", 30, 2)] * 2
 
 
 def test_ratios_are_named_by_measure_and_format() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from senryu.config import Settings
 from senryu.engine.fake import FakeEngine
 from senryu.errors import SenryuError
-from senryu.evals import bandwidth, catalog, plot, readme, suites
+from senryu.evals import bandwidth, catalog, drafts, plot, readme, suites
 from senryu.evals.speed import EngineSubject
 from senryu.evals.suites import Lab, run_suites
 from senryu.service.shapes import shape_spec
@@ -49,9 +50,9 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     engine = FakeEngine(pages=1024, seconds_per_step=1e-4, seconds_per_row=1e-6)
     ours = EngineSubject("senryu int8", engine, vocab=4096)
     settings = Settings(home=Path("unused"), threads=2)
-    yield Lab(
-        ours, engine.program.spec, settings, "int8", None, prompts=(70, 700), depths=(0, 100), ttft=(70,), tokens=8, rounds=1
-    )
+    monkeypatch.setattr(drafts, "load_engine", lambda how, ref, copying: (engine.program.spec, FakeEngine(drafts=how.drafts)))
+    sizes: dict[str, Any] = {"prompts": (70, 700), "depths": (0, 100), "ttft": (70,), "tokens": 8, "rounds": 1}
+    yield Lab(ours, engine.program.spec, settings, "int8", "shape:tiny", **sizes)
     ours.close()
 
 
@@ -66,7 +67,7 @@ def test_suites_become_a_document(lab: Lab) -> None:
     names = [name for name, entry in catalog.SUITES.items() if not entry.served]
     result = json.loads(json.dumps(run_suites(lab, names, FACTS)))
     assert {key: result[key] for key in FACTS} == FACTS
-    assert "ratios" not in result
+    assert set(result["ratios"]) == {"drafts_copy", "drafts_edit", "drafts_free"}
     measured = {(f["measure"], f["at"]) for f in result["figures"]}
     assert {("prefill", 70), ("prefill", 700), ("decode", 70), ("batch", 8), ("depth", 0), ("depth", 100)} <= measured
     assert {("ttft_cold", 70), ("latency_p99", 32768), ("shared_computed", 8192), ("memory_resident", None)} <= measured
@@ -101,6 +102,7 @@ def test_peers_give_ratios_and_only_chosen_suites_run(lab: Lab) -> None:
     ours = next(f["median"] for f in result["figures"] if f["measure"] == "batch")
     assert result["ratios"]["batch_int8"] == pytest.approx(ours / 20, rel=1e-2)
     assert "streaming_reads" not in result
+    assert "ratios" not in run_suites(lab, ["batch"], FACTS)
 
 
 def test_lengths_beyond_the_context_are_announced(lab: Lab) -> None:
@@ -109,6 +111,8 @@ def test_lengths_beyond_the_context_are_announced(lab: Lab) -> None:
     result = run_suites(lab, ["depth"], FACTS)
     assert [f["at"] for f in result["figures"]] == [10]
     assert any("left out: 65530 tokens" in line for line in said)
+    assert run_suites(replace(lab, tokens=20_000), ["drafts"], FACTS)["figures"] == []
+    assert any("left out: 80065 tokens" in line for line in said)
 
 
 def test_the_yardstick() -> None:
@@ -135,8 +139,10 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw(document(), tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="nothing to plot"):
-        plot.draw({**FACTS, "figures": []}, tmp_path / "q.png")
+    alone = [{"measure": "drafts_copy", "at": 9, "subject": "senryu int8", "unit": "tok/s", "median": 2.0, "rounds": [2.0]}]
+    for figures in ([], alone):
+        with pytest.raises(ValueError, match="nothing to plot"):
+            plot.draw({**FACTS, "figures": figures, "ratios": {"drafts_copy": 2.0}}, tmp_path / "q.png")
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
-from senryu.cli.output import CompileProgress, Weights, print_json, print_table, say
+from senryu.cli.output import CompileProgress, Kv, Weights, print_json, print_table, say
 from senryu.evals import catalog
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; medians are shown.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.", show_default=False)] = None,
     weights: Weights = None,
+    kv: Kv = None,
     peer: Annotated[
         str | None,
         typer.Option(help="Measure a peer in turns, same shape: llama.cpp, openvino or ctranslate2 (needs --shape)."),
@@ -68,7 +69,7 @@ def bench(
     sizes = {"prompts": lengths, "ttft": lengths, "depths": depths}
     chosen = {name: values for name, values in sizes.items() if values is not None}
     # without drafts, but where they are what is measured: random prompts are answered with repetitions, and those are drafted
-    settings = load_settings(threads=threads, weights=weights, drafts=False)
+    settings = load_settings(threads=threads, weights=weights, kv=kv, drafts=False, kv_spill_gb=0)
     result = _measure(settings, shape, model, names, rival, {**chosen, "tokens": tokens, "rounds": rounds})
     if plot is not None:
         draw(result, plot)
@@ -146,8 +147,9 @@ def _measure(
     formats = rival and (rival.formats or catalog.RIVALS[rival.peer].get(weights))
     if rival and not formats:
         _refuse(f"{rival.peer} has nothing that compares with {weights}; name its formats with --quant")
-    spec, engine = load_engine(settings, f"shape:{shape}" if shape else model, progress=CompileProgress())
-    ours = EngineSubject(f"senryu {weights}", engine, spec.vocab)
+    ref = f"shape:{shape}" if shape else model
+    spec, engine = load_engine(settings, ref, progress=CompileProgress())
+    ours = EngineSubject(_label(settings), engine, spec.vocab)
     subjects: list[Subject] = [ours]
     peers: list[PeerSubject] = []
     try:
@@ -158,7 +160,7 @@ def _measure(
             cache = settings.home / "cache" / "peers"
             peers = start_peers(rival.peer, rival.python, spec, formats, settings.threads, cache)
             subjects += peers
-        lab = Lab(ours, spec, settings, weights, None if shape else model, peers, say=say, **sizes)
+        lab = Lab(ours, spec, settings, weights, ref, peers, say=say, **sizes)
         facts = {
             "machine": machine(settings),
             "command": shlex.join(["senryu", *("PATH" if rival and word == rival.python else word for word in sys.argv[1:])]),
@@ -172,6 +174,13 @@ def _measure(
             subject.close()
 
 
+def _label(settings: Settings) -> str:
+    """Us, in which number formats."""
+    if settings.kernels == "fp32":
+        return "senryu fp32"
+    return f"senryu {settings.weights}" + ("" if settings.kv == "int8" else f", {settings.kv} K/V")
+
+
 def _show(result: dict[str, Any]) -> None:
     """One row a measurement, one column a subject."""
     figures = result["figures"]
@@ -183,7 +192,9 @@ def _show(result: dict[str, Any]) -> None:
     ]
     print_table(("", "at", *subjects), rows)
     if ratios := result.get("ratios"):
-        print_table(("our speed / the peer's", ""), [[key, f"{value:.2f} x"] for key, value in ratios.items()])
+        print_table(
+            ("ours / the peer's, with drafts / without", ""), [[key, f"{value:.2f} x"] for key, value in ratios.items()]
+        )
     if reads := result.get("streaming_reads"):
         say(f"decode reads its weights at {reads['decode_share']:.0%} of {reads['gb_s']:g} GB/s of streaming reads")
 

@@ -12,6 +12,9 @@ import typer
 Weights = Annotated[
     str | None, typer.Option(help="Number format of the weights: int8, int4 or bf16 [int8].", show_default=False)
 ]
+Kv = Annotated[
+    str | None, typer.Option("--kv", help="Number format of keys and values: int8 or float32 [int8].", show_default=False)
+]
 
 
 def say(line: str) -> None:

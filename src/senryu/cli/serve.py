@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from senryu.cli.output import CompileProgress, Weights, say
+from senryu.cli.output import CompileProgress, Kv, Weights, say
 
 
 def serve(
@@ -23,13 +23,14 @@ def serve(
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
     weights: Weights = None,
+    kv: Kv = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
     from senryu.api.app import check_bind, serve_model
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
-    settings = load_settings(host=host, port=port, threads=threads, api_key=api_key, weights=weights)
+    settings = load_settings(host=host, port=port, threads=threads, api_key=api_key, weights=weights, kv=kv)
     check_bind(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())

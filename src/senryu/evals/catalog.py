@@ -24,9 +24,11 @@ SUITES = {
     "start": Entry("a fresh `senryu serve` until /health answers, kernels compiled", "0.5 / -", served=True),
     "server": Entry("HTTP over the bare engine: first token, CPU per token", "0.5 / -", served=True),
     "shared": Entry("tokens computed for two live requests with one prefix of 8K", "0.1 / 0.5"),
+    "drafts": Entry("writing 256 tokens that copy, edit, are JSON or free text, with and without drafts", "0.5 / 5"),
 }
 QUICK = ("prefill", "decode", "ttft")
 PROMPTS, DEPTHS, TTFT = (512, 4096, 16384), (0, 1024, 4096, 16384, 65536), (512, 32768)
+DRAFTED = 4  # times --tokens: an answer that drafts are measured over
 STREAMS, BESIDE, SHARED = 8, 32768, 8192
 RIVALS: dict[
     str, dict[str, tuple[str, ...]]

@@ -23,7 +23,9 @@ def require_matplotlib() -> None:
 def draw(document: dict[str, Any], path: Path) -> None:
     """Write the PNG. Raises SenryuError("no_matplotlib"), and ValueError when nothing in the document can be drawn."""
     depth = [figure for figure in document["figures"] if figure["measure"] == "depth"]
-    rates = [f for f in document["figures"] if f["unit"] == "tok/s" and f["measure"] != "depth"] if "ratios" in document else []
+    rates = [f for f in document["figures"] if f["unit"] == "tok/s" and f["measure"] != "depth"]
+    if len({figure["subject"] for figure in rates}) == 1:  # no peer
+        rates = []
     parts: list[tuple[Callable[[Any, Any], None], Any]] = [(_depth, depth), (_ratios, rates)]
     drawn = [(part, data) for part, data in parts if data]
     if not drawn:

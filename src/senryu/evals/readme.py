@@ -27,6 +27,14 @@ LABELS = {  # measure -> the words of its row; {at} is the length, depth or coun
     "memory_kv_pool": "K/V pool, all pages used",
     "memory_kv_1024_tokens": "K/V of 1,024 tokens",
     "shared_computed": "prompt tokens computed for two live requests with one prefix of {at}",
+    "drafts_copy": "answer that copies a passage, with drafts",
+    "plain_copy": "answer that copies a passage, without drafts",
+    "drafts_edit": "answer that edits a passage, with drafts",
+    "plain_edit": "answer that edits a passage, without drafts",
+    "drafts_json": "answer in JSON, with drafts",
+    "plain_json": "answer in JSON, without drafts",
+    "drafts_free": "free text, with drafts",
+    "plain_free": "free text, without drafts",
 }
 
 

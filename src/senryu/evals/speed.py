@@ -9,9 +9,8 @@ import asyncio
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -92,13 +91,13 @@ class EngineSubject:
 
     def decode(self, depth: int, tokens: int) -> float:
         """The prompt of a depth stays in the prefix cache from one call to the next: only the first one computes it."""
-        return self.decode_after(self._deep.setdefault(depth, self.prompt(max(depth, 1))), tokens)
+        return self.rate(greedy(self._deep.setdefault(depth, self.prompt(max(depth, 1))), tokens + 1))
 
-    def decode_after(self, ids: tuple[int, ...], tokens: int) -> float:
-        """Rate of `tokens` greedy tokens behind the prompt `ids`."""
-        times = self.runner.run(self.stream(ids, tokens + 1))
+    def rate(self, request: TokenRequest) -> float:
+        """Rate of an answer's tokens, from its first event to its last."""
+        times = self.runner.run(self.follow(request))
         if len(times) == 1:  # they came together, since this thread was kept from running: more of them show the rate
-            return self.decode_after(ids, 2 * tokens)
+            return self.rate(replace(request, max_tokens=2 * request.max_tokens))
         return (times.tokens - times[0][1]) / (times[-1][0] - times[0][0])
 
     def batch(self, streams: int, tokens: int) -> float:
@@ -120,7 +119,10 @@ class EngineSubject:
 
     async def stream(self, ids: tuple[int, ...], tokens: int) -> Arrivals:
         """Generate `tokens` greedily behind `ids`; when each event came."""
-        request = TokenRequest(ids=ids, max_tokens=tokens, sampling=Sampling(temperature=0.0))
+        return await self.follow(greedy(ids, tokens))
+
+    async def follow(self, request: TokenRequest) -> Arrivals:
+        """When each event of the answer came."""
         times = Arrivals(time.perf_counter())
         async for event in self.engine.generate(request):
             times.append((time.perf_counter(), len(event.tokens)))
@@ -129,6 +131,11 @@ class EngineSubject:
     def close(self) -> None:
         self.runner.run(self.engine.close())
         self.runner.close()
+
+
+def greedy(ids: tuple[int, ...], tokens: int) -> TokenRequest:
+    """The most probable `tokens` behind `ids`."""
+    return TokenRequest(ids=ids, max_tokens=tokens, sampling=Sampling(temperature=0.0))
 
 
 class Arrivals(list[tuple[float, int]]):
@@ -185,14 +192,6 @@ def depth(subjects: Sequence[Subject], at: int, tokens: int, rounds: int) -> lis
 def batch(subjects: Sequence[Subject], streams: int, tokens: int, rounds: int) -> list[Figure]:
     """`streams` sequences that decode `tokens` tokens each, together."""
     return _rates("batch", streams, subjects, lambda subject: subject.batch(streams, tokens), rounds)
-
-
-def tasks(subjects: Sequence[EngineSubject], prompts: Mapping[str, tuple[int, ...]], tokens: int, rounds: int) -> list[Figure]:
-    """Decode rate behind each named prompt (a copy, JSON, free text), as for an engine with drafts and one without."""
-    figures: list[Figure] = []
-    for name, ids in prompts.items():
-        figures += _rates(name, len(ids), subjects, partial(EngineSubject.decode_after, ids=ids, tokens=tokens), rounds)
-    return figures
 
 
 def ratios(figures: Sequence[Figure], ours: str, number_format: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from senryu.config import Settings
-from senryu.evals import bandwidth, catalog, load, served, speed, startup
+from senryu.evals import bandwidth, catalog, drafts, load, served, speed, startup
 from senryu.evals.peers import PeerSubject
 from senryu.evals.speed import EngineSubject, Figure
 from senryu.model.program import choose_kv
@@ -23,8 +23,8 @@ class Lab:
     settings: Settings
     number_format: str
     """Of our weights: int8, int4, bf16 or fp32."""
-    ref: str | None
-    """The model's reference, to serve it; None for random weights, which have no tokenizer."""
+    ref: str
+    """The model's reference; `shape:NAME` for random weights, which have no tokenizer."""
     peers: Sequence[PeerSubject] = ()
     prompts: Sequence[int] = catalog.PROMPTS
     depths: Sequence[int] = catalog.DEPTHS
@@ -79,13 +79,18 @@ def _shared(lab: Lab) -> list[Figure]:
     return [f for length in lab.fits([catalog.SHARED], 80) for f in load.shared(lab.ours, length)]
 
 
+def _drafts(lab: Lab) -> list[Figure]:
+    tokens = catalog.DRAFTED * lab.tokens
+    if not lab.fits([drafts.longest(tokens)], tokens):
+        return []
+    return drafts.measure(lab.ours.name, lab.ref, lab.settings, tokens, lab.rounds, lab.say)
+
+
 def _start(lab: Lab) -> list[Figure]:
-    assert lab.ref is not None
     return [startup.start_time(lab.ours.name, lab.ref, lab.settings, lab.rounds)]
 
 
 def _server(lab: Lab) -> list[Figure]:
-    assert lab.ref is not None
     return served.server_cost(lab.ours, lab.ref, lab.settings, lab.rounds)
 
 
@@ -100,11 +105,12 @@ RUN: dict[str, Callable[[Lab], list[Figure]]] = {
     "start": _start,
     "server": _server,
     "shared": _shared,
+    "drafts": _drafts,
 }
 
 
 def run_suites(lab: Lab, names: Sequence[str], facts: dict[str, Any]) -> dict[str, Any]:
-    """The suites' figures, ratios to the peers and the yardstick, behind `facts` (machine, command, model) in one document."""
+    """The suites' figures, ratios and the yardstick, behind `facts` (machine, command, model) in one document."""
     figures: list[Figure] = []
     result = dict(facts)
     before = bandwidth.streaming_reads(lab.settings.threads) if "decode" in names else 0.0
@@ -117,6 +123,6 @@ def run_suites(lab: Lab, names: Sequence[str], facts: dict[str, Any]) -> dict[st
         share = decode * bandwidth.decode_bytes(lab.spec, lab.number_format) / 1e9 / reads
         result["streaming_reads"] = {"gb_s": round(reads, 1), "decode_share": round(share, 3)}
     result["figures"] = [figure.facts() for figure in figures]
-    if lab.peers:
-        result["ratios"] = speed.ratios(figures, lab.ours.name, lab.number_format)
+    if ratios := speed.ratios(figures, lab.ours.name, lab.number_format) | drafts.ratios(figures):
+        result["ratios"] = ratios
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,7 @@ from senryu.model.transformer import Float32Weights
 from senryu.model.weights import check, load_weights
 from senryu.service.limits import CONTEXT_TOKENS, OUTPUT_TOKENS, Limits
 from senryu.service.memory import available_memory
-from senryu.service.shapes import RandomWeights, shape_spec
+from senryu.service.shapes import CopyingWeights, RandomWeights, shape_spec
 
 __all__ = ["LoadedModel", "Registry", "Served", "available_memory", "load_engine", "load_model"]
 
@@ -118,21 +118,27 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
     )
 
 
-def load_engine(settings: Settings, ref: str, progress: Progress | None = None) -> tuple[ModelSpec, LocalEngine]:
+def load_engine(
+    settings: Settings, ref: str, progress: Progress | None = None, *, copying: bool = False
+) -> tuple[ModelSpec, LocalEngine]:
     """An engine without text: of a model's reference, or of random weights (`shape:tiny`, `shape:0.3b`, `shape:1.1b`).
 
-    It keeps nothing on disk, so that a measurement finds no prefix of the one before.
+    copying: of the same shape, but with `CopyingWeights`, which are packed at every start.
+    It keeps no K/V on disk, so that a measurement finds no prefix of the one before.
     Raises SenryuError as `load_model`.
     """
     try:
         weights: Any
-        if ref.startswith("shape:"):
-            spec = shape_spec(ref.removeprefix("shape:"))
-            weights = RandomWeights(spec)
-        else:
-            files = resolve(ref, settings.home)
-            spec, weights = load_spec(files.path), load_weights(files.path)
+        folder = None if ref.startswith("shape:") else resolve(ref, settings.home).path
+        spec = load_spec(folder) if folder else shape_spec(ref.removeprefix("shape:"))
+        if copying:
+            spec = replace(spec, tied_head=False)
+            return spec, _start(settings, ref, spec, CopyingWeights(spec), progress, keep=False)
+        if folder:
+            weights = load_weights(folder)
             check(spec, weights)
+        else:
+            weights = RandomWeights(spec)
         return spec, _start(settings, ref, spec, weights, progress)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
@@ -146,7 +152,9 @@ def _start(
     progress: Progress | None,
     grammars: GrammarCompiler | None = None,
     spill: Path | None = None,
+    keep: bool = True,
 ) -> LocalEngine:
+    """keep: the packed weights, for later starts."""
     program = Program(
         spec,
         weights,
@@ -157,7 +165,7 @@ def _start(
         format=cast(Format, settings.weights),
         kv=settings.kv,
         cache_dir=settings.kernel_cache,
-        weights_dir=settings.weight_cache,
+        weights_dir=settings.weight_cache if keep else None,
         progress=progress,
     )
     return LocalEngine(

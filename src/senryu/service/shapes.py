@@ -1,4 +1,4 @@
-"""Random models by shape, for measuring speed, which does not depend on the values of weights."""
+"""Models made up for measuring speed, which does not depend on the values of weights: random ones, and one that copies."""
 
 from __future__ import annotations
 
@@ -53,3 +53,40 @@ class RandomWeights:
             return np.ones(shape, np.float32)
         start = zlib.crc32(name.encode()) % len(self._pool)
         return np.resize(np.roll(self._pool, start), shape)
+
+
+class CopyingWeights(RandomWeights):
+    """A model that continues every token by the next one of `chain`, so that a passage of the chain is a text that it knows.
+
+    Greedy it is sure of that, at temperature 1 it writes noise. A step costs what any model of the shape costs.
+    """
+
+    LAYERS = np.float32(1 / 16)  # of random weights: what layers add to the residual stream is lost beside the embedding
+    LOGIT = np.float32(4)  # of the right token; the others' are about 0
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Raises ValueError for a tied head: such a model could only repeat one token."""
+        if spec.tied_head:
+            raise ValueError("a model that copies needs a head of its own")
+        super().__init__(spec)
+        self.fingerprint = f"chain 1 {self.shapes}"
+
+    def float32(self, name: str) -> np.ndarray:
+        """See `RandomWeights.float32`."""
+        shape = self.shapes[name]
+        if name.endswith(".bias"):
+            return np.zeros(shape, np.float32)
+        if name not in ("model.embed_tokens.weight", "lm_head.weight"):
+            return super().float32(name) * (self.LAYERS if len(shape) == 2 else np.float32(1))
+        signs = np.random.default_rng(1).integers(0, 2, shape, np.int8) * np.float32(2) - np.float32(1)
+        if name == "model.embed_tokens.weight":
+            return signs
+        order = chain(len(signs))
+        head = np.empty_like(signs)
+        head[np.roll(order, -1)] = signs[order] * (self.LOGIT / np.float32(shape[1]))
+        return head
+
+
+def chain(vocab: int) -> np.ndarray:
+    """The order in which `CopyingWeights` of so many tokens continues, round and round: int [vocab], each token once."""
+    return np.random.default_rng(2).permutation(vocab)
