@@ -158,3 +158,29 @@ def test_breakpoints_out_of_range_are_refused(point) -> None:
     bench = Bench(FakeProgram(pages=4))
     with pytest.raises(ValueError, match="out of range"):
         bench.add(request(range(100, 150), breakpoints=(Breakpoint(*point),)))
+
+
+def test_who_waits_for_room_neither_uses_nor_pins_what_it_found(clock: Clock) -> None:
+    """Each retry finds the prefix again; only a request that starts counts."""
+    bench = Bench(FakeProgram(pages=12), clock=clock)
+    run(bench, range(100, 300))  # 3 full pages, cached
+    nodes = [node for node in bench.scheduler.tree.nodes.values() if node.tokens == 64]
+    before = [node.uses for node in nodes]
+    running = [bench.add(request(range(1000 * i, 1000 * i + 100), 150)) for i in (1, 2)]  # 4 pages each
+    bench.step()
+    late = request([*range(100, 300)], 300, breakpoints=(Breakpoint(192, 300.0),))  # 8 pages, of which 3 are there
+    waiting = bench.add(late)
+    for i in range(4):
+        small = bench.add(request([5 + i], 1))  # its end gives a page back, and so the queue is tried again
+        bench.scheduler.queue.remove(waiting)
+        bench.scheduler.add(waiting)
+        bench.step()
+        assert small.finish
+        assert waiting not in bench.scheduler.running
+    assert [node.uses for node in nodes] == before
+    assert bench.scheduler.stats().pages_pinned == 0
+    bench.scheduler.abort(running[0])
+    bench.step()
+    assert waiting in bench.scheduler.running
+    assert [node.uses for node in nodes] == [uses + 1 for uses in before]
+    assert bench.scheduler.stats().pages_pinned == 3

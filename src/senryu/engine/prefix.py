@@ -73,17 +73,33 @@ class PrefixTree:
         page, inside = divmod(sequence.computed, self.page_size)
         return None if inside or (page + 1) * self.page_size >= sequence.length else sequence.key(page)
 
-    def adopt(self, sequence: Sequence) -> None:
-        """Give `sequence` the computed pages that continue its prefix, and hold them."""
+    def adopt(self, sequence: Sequence, *, trial: bool = False) -> None:
+        """Give `sequence` the computed pages that continue its prefix, and hold them.
+
+        trial: it may have to give them back at once, so they do not count as used until `confirm`.
+        """
         node = sequence.node or self.root
         while (key := self.next_page(sequence)) is not None and (child := node.children.get(key)) is not None:
             self.pool.hold(child.page)
-            child.uses += 1
             sequence.pages[sequence.held] = child.page
             sequence.held += 1
+            sequence.depth += 1
+            sequence.node = node = child
             self._gain(sequence, self.page_size)
-            self._descend(sequence, child)
-            node = child
+            if not trial:
+                child.uses += 1
+                self._arrive(sequence, child, sequence.depth)
+
+    def confirm(self, sequence: Sequence) -> None:
+        """What `sequence` adopted on trial it keeps: its whole path is used, and pins on it begin anew."""
+        path: list[Node] = []
+        node = sequence.node
+        while node is not None and node is not self.root:
+            path.append(node)
+            node = node.parent
+        for depth, node in enumerate(reversed(path), 1):
+            node.uses += 1
+            self._arrive(sequence, node, depth)
 
     def restore(self, sequence: Sequence, most: int) -> tuple[int, bool]:
         """Read the pages that continue `sequence`'s prefix back from disk, `most` at most, into pages that it takes.
@@ -206,12 +222,16 @@ class PrefixTree:
             self._write(node)
 
     def _descend(self, sequence: Sequence, child: Node) -> None:
-        """`sequence` has come to `child`: the pins that end there begin anew."""
+        """`sequence` has come to `child`, its next page."""
         sequence.node = child
         sequence.depth += 1
+        self._arrive(sequence, child, sequence.depth)
+
+    def _arrive(self, sequence: Sequence, child: Node, depth: int) -> None:
+        """The pins that end at `child`, page `depth` of `sequence`, begin anew."""
         if child.ttl:
             self.pins.refresh(child, self._clock())
-        if ttl := sequence.breakpoints.get(sequence.depth):
+        if ttl := sequence.breakpoints.get(depth):
             self._unpinned(self.pins.pin(child, ttl, self._clock()))
             self._save_later(child)
 

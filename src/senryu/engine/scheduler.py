@@ -242,7 +242,7 @@ class Scheduler:
         if self._blocked.get(sequence.priority) is sequence:
             return False
         cached = sequence.cached
-        self.tree.adopt(sequence)
+        self.tree.adopt(sequence, trial=True)
         fresh = sequence.need - sequence.held
         if sequence.priority == "interactive":
             self._pause_batch_for(fresh)
@@ -251,6 +251,7 @@ class Scheduler:
             sequence.computed, sequence.cached = 0, cached
             self._blocked[sequence.priority] = sequence
             return False
+        self.tree.confirm(sequence)
         self.promised += fresh
         if not sequence.paused:
             self._prompt_tokens += sequence.prompt
