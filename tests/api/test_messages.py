@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -221,6 +222,28 @@ def test_a_reader_who_stalls_is_dropped() -> None:
         wait_until(lambda: idle(model))
         assert model.engine.stats().output_tokens < 4000
         sock.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_finished_answer_that_nobody_takes_is_dropped(stream: bool) -> None:
+    """All of it is written, but lies in the server's buffer: it must not hold the connection, or a stop, open.
+
+    The text is held back until it can no longer become the stop sequence, so that it comes as one event of 48,000 bytes.
+    """
+    text = "\x01" * 8000
+    model = scripted_model(says(text))
+    with serving(model, send_buffer=4096, stall_timeout_s=0.3) as url:
+        asked = body(stream=stream, max_tokens=8192, stop_sequences=[text + "!"])
+        sock = send(url, asked, receive_buffer=4096)
+        assert sock.recv(1, socket.MSG_PEEK) == b"H"
+        wait_until(lambda: model.engine.stats().output_tokens == 8001 and idle(model))
+    with sock:
+        answer = bytearray()
+        with contextlib.suppress(ConnectionResetError):
+            while piece := sock.recv(65536):
+                answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not answer.endswith((b"}", b"0\r\n\r\n"))
 
 
 def test_a_body_that_stops_coming_is_refused() -> None:
