@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -276,6 +277,40 @@ def test_a_failing_engine_is_our_error(caplog: pytest.LogCaptureFixture) -> None
         assert events[-1][1]["error"] == broken
         assert events[-1][1]["request_id"].startswith("req_")
         assert post(url).json()["content"][0]["text"] == "Hello"
+
+
+def test_an_engine_that_has_failed_shows_in_health_and_in_every_answer(caplog: pytest.LogCaptureFixture) -> None:
+    model = scripted_model(says("Hello"))
+    broken = {"type": "api_error", "message": "Internal server error"}
+    with serving(model) as url:
+        assert httpx.get(url + "/health").json()["status"] == "ok"
+        model.engine.program.step = lambda batch: []  # type: ignore[attr-defined]  # not an array: a defect
+        assert [data.get("error") for _, data in read_events(post(url, stream=True).text)] == [None, broken]
+        for stream in (False, True):
+            response = post(url, stream=stream)
+            assert (response.status_code, response.json()["error"]) == (500, broken)
+            assert response.json()["request_id"] == response.headers["request-id"]
+        health = httpx.get(url + "/health")
+        assert (health.status_code, health.json()["type"]) == (503, "error")
+        assert health.json()["error"] == {
+            "type": "api_error",
+            "message": "senryu-nano answers no more: its engine has failed. The server's log says more; restart the server.",
+        }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_passes_is_a_timeout(stream: bool) -> None:
+    model = scripted_model(seconds_per_step=0.005)
+    generate = model.engine.generate
+    engine: Any = model.engine
+    engine.generate = lambda request: generate(replace(request, deadline=time.monotonic() + 0.05))
+    late = {"type": "timeout_error", "message": "The request's deadline passed before its answer was complete"}
+    with serving(model) as url:
+        response = post(url, max_tokens=8000, stream=stream)
+    if stream:
+        assert read_events(response.text)[-1][1]["error"] == late
+    else:
+        assert (response.status_code, response.json()["error"]) == (504, late)
 
 
 def test_too_many_requests_are_an_overload() -> None:

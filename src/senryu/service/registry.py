@@ -91,6 +91,12 @@ class Registry:
         """Every id, newest first."""
         return sorted(self._served.values(), key=lambda served: (served.created, served.id), reverse=True)
 
+    def check(self) -> None:
+        """Raises SenryuError("engine_closed") for a model whose engine takes no requests any more."""
+        for model in self.models:
+            if error := model.engine.closed:
+                raise SenryuError("engine_closed", model=model.name, why="its engine has failed" if error.__cause__ else error)
+
     async def close(self) -> None:
         """Stop every engine."""
         for model in self.models:
