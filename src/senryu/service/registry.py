@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -114,7 +114,7 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        spill = settings.kv_spill / re.sub(r"[^\w.-]+", "_", files.name)
+        spill = settings.kv_spill / hashlib.sha256(files.name.encode()).hexdigest()[:32]
         engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab), spill)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error
