@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from senryu.cli import app
+from senryu.config import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")) if p.name != "ATTRIBUTION.md")
@@ -49,3 +52,13 @@ def test_commands_that_documents_show_are_real(doc: Path) -> None:
         assert verb in verbs, f"{doc.name} shows `senryu {verb}`, which does not exist"
         if sub and hasattr(verbs[verb], "commands"):
             assert sub in verbs[verb].commands, f"{doc.name} shows `senryu {verb} {sub}`, which does not exist"
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(.*?)`|none) \|", text[text.index("## Settings") :], re.M)
+    shown = {key: tomllib.loads(f"value = {default}")["value"] if default else None for key, default in rows}
+    expected = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
+    assert shown == expected
+    assert {key: type(value) for key, value in shown.items()} == {key: type(value) for key, value in expected.items()}
+    assert len(rows) == len(shown)

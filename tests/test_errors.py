@@ -18,6 +18,8 @@ TYPES = {
     408: "timeout_error",
     413: "request_too_large",
     500: "api_error",
+    503: "api_error",  # of /health alone
+    504: "timeout_error",
     529: "overloaded_error",
     0: "start_error",
 }

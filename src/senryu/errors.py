@@ -101,6 +101,8 @@ ERRORS: dict[str, Rule] = {
     "bad_cursor": _invalid("{path}: no model has this id"),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
+    "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),
+    "engine_closed": Rule(503, "api_error", "{model} answers no more: {why}. The server's log says more; restart the server."),
     "internal": Rule(500, "api_error", "Internal server error"),
     # a start that is refused
     "open_bind": _start(

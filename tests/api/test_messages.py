@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -223,6 +225,28 @@ def test_a_reader_who_stalls_is_dropped() -> None:
         sock.close()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_finished_answer_that_nobody_takes_is_dropped(stream: bool) -> None:
+    """All of it is written, but lies in the server's buffer: it must not hold the connection, or a stop, open.
+
+    The text is held back until it can no longer become the stop sequence, so that it comes as one event of 48,000 bytes.
+    """
+    text = "\x01" * 8000
+    model = scripted_model(says(text))
+    with serving(model, send_buffer=4096, stall_timeout_s=0.3) as url:
+        asked = body(stream=stream, max_tokens=8192, stop_sequences=[text + "!"])
+        sock = send(url, asked, receive_buffer=4096)
+        assert sock.recv(1, socket.MSG_PEEK) == b"H"
+        wait_until(lambda: model.engine.stats().output_tokens == 8001 and idle(model))
+    with sock:
+        answer = bytearray()
+        with contextlib.suppress(ConnectionResetError):
+            while piece := sock.recv(65536):
+                answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not answer.endswith((b"}", b"0\r\n\r\n"))
+
+
 def test_a_body_that_stops_coming_is_refused() -> None:
     with serving(scripted_model(), stall_timeout_s=0.2) as url, send(url, body(), withhold=1) as sock:
         sock.settimeout(60)
@@ -253,6 +277,40 @@ def test_a_failing_engine_is_our_error(caplog: pytest.LogCaptureFixture) -> None
         assert events[-1][1]["error"] == broken
         assert events[-1][1]["request_id"].startswith("req_")
         assert post(url).json()["content"][0]["text"] == "Hello"
+
+
+def test_an_engine_that_has_failed_shows_in_health_and_in_every_answer(caplog: pytest.LogCaptureFixture) -> None:
+    model = scripted_model(says("Hello"))
+    broken = {"type": "api_error", "message": "Internal server error"}
+    with serving(model) as url:
+        assert httpx.get(url + "/health").json()["status"] == "ok"
+        model.engine.program.step = lambda batch: []  # type: ignore[attr-defined]  # not an array: a defect
+        assert [data.get("error") for _, data in read_events(post(url, stream=True).text)] == [None, broken]
+        for stream in (False, True):
+            response = post(url, stream=stream)
+            assert (response.status_code, response.json()["error"]) == (500, broken)
+            assert response.json()["request_id"] == response.headers["request-id"]
+        health = httpx.get(url + "/health")
+        assert (health.status_code, health.json()["type"]) == (503, "error")
+        assert health.json()["error"] == {
+            "type": "api_error",
+            "message": "senryu-nano answers no more: its engine has failed. The server's log says more; restart the server.",
+        }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_passes_is_a_timeout(stream: bool) -> None:
+    model = scripted_model(seconds_per_step=0.005)
+    generate = model.engine.generate
+    engine: Any = model.engine
+    engine.generate = lambda request: generate(replace(request, deadline=time.monotonic() + 0.05))
+    late = {"type": "timeout_error", "message": "The request's deadline passed before its answer was complete"}
+    with serving(model) as url:
+        response = post(url, max_tokens=8000, stream=stream)
+    if stream:
+        assert read_events(response.text)[-1][1]["error"] == late
+    else:
+        assert (response.status_code, response.json()["error"]) == (504, late)
 
 
 def test_too_many_requests_are_an_overload() -> None:

@@ -60,6 +60,8 @@ def test_a_number_format_is_chosen_and_kept(call, tmp_path: Path, weights: str) 
     facts = json.loads(call("doctor", "--json", "--weights", weights).stdout)
     assert facts["weights"] == weights
     assert "(1 packed, " in facts["weight_cache"]
+    kept = sum(file.stat().st_size for file in (tmp_path / "cache" / "weights").rglob("*") if file.is_file())
+    assert f"weights {kept / 1e9:.3f} GB" in facts["cache_disk"]
     (file,) = (tmp_path / "cache" / "weights").glob("*/*")
     assert "(1 verified, 0 damaged)" in json.loads(call("doctor", "--verify", "--json").stdout)["weight_cache"]
     content = bytearray(file.read_bytes())

@@ -167,6 +167,8 @@ async def test_close_while_running_and_after() -> None:
     with pytest.raises(EngineClosed):
         await collect(made, request([70]))
     assert made.program.closed
+    assert made.closed is not None
+    assert made.closed.__cause__ is None
     assert made.stats().pages_live == 0
     await made.close()
 
@@ -197,8 +199,11 @@ async def test_a_defect_of_the_engine_closes_it_loudly() -> None:
     program = Faulty(pages=64)
     program.result = []  # not an array
     made = LocalEngine(program, check=True)
+    assert made.closed is None
     with pytest.raises(EngineClosed, match="has failed"):
         await collect(made, request([100]))
+    assert made.closed is not None
+    assert made.closed.__cause__ is not None
     with pytest.raises(EngineClosed, match="has failed"):
         await collect(made, request([100]))
     await made.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def test_prefixes_outlive_a_restart(tmp_path: Path, gigabytes: float, cached: in
     assert (cold.cached, warm.cached) == (0, cached)
     assert cold.tokens == warm.tokens
     assert settings.kv_spill.exists() == bool(gigabytes)
+
+
+def test_a_start_removes_caches_that_were_long_unused(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, home=tmp_path, kv_cache_gb=0.05)
+    old = [root / ("f" * 32) for root in (settings.weight_cache, settings.kv_spill)]
+    for folder in old:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    for _ in range(2):  # the second one finds what the first has made
+        asyncio.run(load_model(settings, "nano").engine.close())
+        assert not any(folder.exists() for folder in old)
+        assert [len(list(folder.parent.iterdir())) for folder in old] == [1, 1]
 
 
 def test_what_cannot_be_loaded_is_named() -> None:

@@ -33,6 +33,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     models = Models(registry)
 
     async def health(request: Request) -> Response:
+        if not drain.begun:
+            registry.check()
         status = "draining" if drain.begun else "ok"
         return json_response({"status": status, "version": __version__}, 503 if drain.begun else 200)
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class CallerGone(Exception):
-    """The caller hung up or stalled: nobody is left to answer."""
+    """The caller hung up, or was dropped for taking nothing: nobody is left to answer."""
 
 
 class Drain:

@@ -35,7 +35,7 @@ class Messages:
             return json_response(await while_wanted(_collect(events), request.receive, self.drain))
         started = await while_wanted(anext(events), request.receive, self.drain)
         assert isinstance(started, Started)
-        return EventStream(started, events, self.drain, request.state.request_id, self.stall_timeout)
+        return EventStream(started, events, self.drain, request.state.request_id)
 
     async def count_tokens(self, request: Request) -> Response:
         """Tokens of the prompt, counted by the path that an answer takes."""

@@ -1,4 +1,5 @@
-"""Listening, and stopping well: the first SIGTERM lets running answers finish, the second ends them with an error event."""
+"""Listening, dropping callers who take nothing, and stopping well: the first SIGTERM lets running answers finish, the second
+ends them with an error event."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class DrainServer(uvicorn.Server):
-    """uvicorn with our own signals: begin the drain, then cut it, then leave at once."""
+    """uvicorn with our own signals: begin the drain, then cut it, then leave at once; and without callers who stall."""
 
     def __init__(self, app: ASGIApp, settings: Settings, drain: Drain, ready: Callable[[str], None] | None = None) -> None:
         """ready: called with the base URL as soon as requests are accepted."""
@@ -76,6 +77,7 @@ class DrainServer(uvicorn.Server):
         )
         super().__init__(config)
         self.drain, self.ready = drain, ready
+        self.stall_timeout = settings.stall_timeout_s
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -98,10 +100,33 @@ class DrainServer(uvicorn.Server):
         """Serve on `sock` until told to stop; `close` runs on the same loop when the last answer is out."""
 
         async def main() -> None:
+            stalls = asyncio.create_task(self._drop_stalled())
             try:
                 await self.serve(sockets=[sock])
             finally:
+                stalls.cancel()
                 await close()
 
         with closing(sock), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(main())
+
+    async def _drop_stalled(self) -> None:
+        """Abort every connection whose caller has taken nothing of what waits for it for `stall_timeout`.
+
+        Whoever sends there then sees a caller who hung up. Finished answers count too: uvicorn closes a connection only
+        when all is taken, so that one which nobody reads would hold up a stop until the drain's end.
+        """
+        loop = asyncio.get_running_loop()
+        seen: dict[Any, tuple[int, float]] = {}  # connection -> bytes that wait, since when they have not become fewer
+        while True:
+            await asyncio.sleep(self.stall_timeout / 4)
+            now = loop.time()
+            before, seen = seen, {}
+            for connection in list(self.server_state.connections):
+                size = connection.transport.get_write_buffer_size()
+                most, since = before.get(connection, (size, now))
+                if size == 0:
+                    continue
+                seen[connection] = (size, now if size < most else since)
+                if now - seen[connection][1] >= self.stall_timeout:
+                    connection.transport.abort()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -57,13 +57,10 @@ def frames(event: Event, first_text: bool) -> bytes:
 
 
 class EventStream:
-    """An ASGI response: a turn's events as they come, closed when the caller hangs up or stalls, or the server is cut."""
+    """An ASGI response: a turn's events as they come, closed when the caller hangs up or the server is cut."""
 
-    def __init__(
-        self, started: Started, events: AsyncGenerator[Event, None], drain: Drain, request_id: str, stall_timeout: float
-    ) -> None:
-        self.started, self.events, self.drain = started, events, drain
-        self.request_id, self.stall_timeout = request_id, stall_timeout
+    def __init__(self, started: Started, events: AsyncGenerator[Event, None], drain: Drain, request_id: str) -> None:
+        self.started, self.events, self.drain, self.request_id = started, events, drain, request_id
         self.last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,13 +90,9 @@ class EventStream:
             pinger.cancel()
 
     async def _write(self, send: Send, data: bytes) -> None:
-        """Raises CallerGone when the caller takes nothing for too long."""
+        """Waits while the caller takes nothing, until the server drops it."""
         self.last_sent = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(self.stall_timeout):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError as error:
-            raise CallerGone from error
+        await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _keep_alive(self, send: Send) -> None:
         """A ping whenever the stream was silent, as during a long prefill: proxies cut silent connections."""
@@ -107,5 +100,4 @@ class EventStream:
         while True:
             await asyncio.sleep(PING_SECONDS)
             if loop.time() - self.last_sent >= PING_SECONDS:
-                with suppress(CallerGone):  # the next event will find out
-                    await self._write(send, PING)
+                await self._write(send, PING)

@@ -67,6 +67,14 @@ def weight_cache_state(root: Path, verify: bool) -> str:
     return f"{root} ({len(found)} verified, {len(bad)} damaged)"
 
 
+def cache_disk(settings: Settings) -> str:
+    """How much disk each cache takes."""
+    from senryu.caches import disk_bytes
+
+    roots = {"kernels": settings.kernel_cache, "weights": settings.weight_cache, "kv": settings.kv_spill}
+    return ", ".join(f"{name} {disk_bytes(root) / 1e9:.3f} GB" for name, root in roots.items())
+
+
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every packed weight that is kept.")] = False,
@@ -87,6 +95,7 @@ def doctor(
         "kernel_cache": f"{cache} ({'compiled' if compiled else 'empty: the first start compiles, about a minute'})",
         "weights": settings.weights,
         "weight_cache": weight_cache_state(settings.weight_cache, verify),
+        "cache_disk": cache_disk(settings),
         "memory_free_gb": round(available_memory() / 1e9, 1),
         "home": str(settings.home),
         f"port_{settings.port}": port_state(settings.host, settings.port),

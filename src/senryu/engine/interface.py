@@ -126,6 +126,10 @@ class Engine(Protocol):
     def max_context(self) -> int:
         """Most tokens (prompt + output) that one request may hold here."""
 
+    @property
+    def closed(self) -> EngineClosed | None:
+        """What every request gets after `close` or a defect (then with a cause); None while requests are taken. Any thread."""
+
     def generate(self, request: TokenRequest) -> AsyncIterator[TokenEvent]:
         """Run one request. Closing the iterator early, or cancelling who waits for it, aborts it and frees its pages.
 

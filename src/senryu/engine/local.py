@@ -8,7 +8,7 @@ from pathlib import Path
 
 from senryu.engine.draft import Drafter
 from senryu.engine.grammar import GrammarCompiler, Matcher
-from senryu.engine.interface import EngineStats, Grammar, GrammarError, TokenEvent, TokenRequest
+from senryu.engine.interface import EngineClosed, EngineStats, Grammar, GrammarError, TokenEvent, TokenRequest
 from senryu.engine.loop import EngineLoop, Stream
 from senryu.engine.scheduler import Scheduler
 from senryu.engine.sequence import Sequence
@@ -66,6 +66,10 @@ class LocalEngine:
     @property
     def max_context(self) -> int:
         return self._max_context
+
+    @property
+    def closed(self) -> EngineClosed | None:
+        return self._loop.closed
 
     def generate(self, request: TokenRequest) -> AsyncGenerator[TokenEvent, None]:
         """See `Engine.generate`. The request enters the queue when the iterator is first asked for an event."""

@@ -96,10 +96,19 @@ class EngineLoop:
     def add(self, sequence: Sequence, stream: Stream) -> None:
         """Any thread. Raises EngineClosed after `close` or when the engine has failed."""
         with self._gate:
-            if self._closed:
-                raise EngineClosed(self._closed) from self._cause
+            if error := self.closed:
+                raise error
             self._streams[sequence] = stream  # whatever happens from now on, this stream will be told
             self._inbox.put(partial(self._scheduler.add, sequence))
+
+    @property
+    def closed(self) -> EngineClosed | None:
+        """See `Engine.closed`."""
+        if not self._closed:
+            return None
+        error = EngineClosed(self._closed)  # one for each: raising adds a traceback to it
+        error.__cause__ = self._cause
+        return error
 
     def abort(self, sequence: Sequence) -> None:
         """Any thread. Takes effect between steps; nothing happens when the sequence has ended."""

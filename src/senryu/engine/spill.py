@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO
 
+from senryu import caches
 from senryu.engine.segment import SUFFIX, UNFINISHED, Segment, SegmentError, segment_bytes, write_segment
 
 log = logging.getLogger("senryu.engine")
@@ -41,6 +42,7 @@ class Spill:
         self._most_waiting = max(WAITING_BYTES // page_bytes, 2 * self._per_file)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_file = _lock(directory / "lock")
+        caches.use(directory, hold=lambda folder: _lock(folder / "lock"))
         self._segments: OrderedDict[Segment, None] = OrderedDict()  # least recently used first
         self._places: dict[bytes, tuple[Segment, int]] = {}
         self._waiting: OrderedDict[bytes, bytes] = OrderedDict()  # not on disk yet

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from senryu import caches
 from senryu.kernels.target import ISAS, cpu_features, narrow, supported, target
 
 Progress = Callable[[str, int, int], None]
@@ -84,6 +85,7 @@ def load(cache_dir: Path, progress: Progress | None = None, path: str | None = N
         return _loaded[0]
     directory = cache_directory(cache_dir)
     _secure(directory)
+    caches.use(directory)
     import numba
 
     config: Any = numba.config

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from senryu import caches
 from senryu.kernels import layout, pack, reference
 from senryu.kernels.pack import FloatMatrix, Format, PackedMatrix
 from senryu.model import packed_file, quantize
@@ -57,6 +58,8 @@ class PackedWeights:
         """format: None leaves float32. file: where they are kept (see `cache_file`); None keeps nothing."""
         self.weights, self._format, self._file = weights, format, file
         self._items = self._mapped() if file else {}
+        if file:
+            caches.use(file.parent)
         self._new = False
 
     def _mapped(self) -> dict[str, Item]:

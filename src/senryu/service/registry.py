@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -91,6 +91,12 @@ class Registry:
         """Every id, newest first."""
         return sorted(self._served.values(), key=lambda served: (served.created, served.id), reverse=True)
 
+    def check(self) -> None:
+        """Raises SenryuError("engine_closed") for a model whose engine takes no requests any more."""
+        for model in self.models:
+            if error := model.engine.closed:
+                raise SenryuError("engine_closed", model=model.name, why="its engine has failed" if error.__cause__ else error)
+
     async def close(self) -> None:
         """Stop every engine."""
         for model in self.models:
@@ -108,7 +114,7 @@ def load_model(settings: Settings, ref: str, progress: Progress | None = None) -
         check(spec, weights)
         tokenizer = load_tokenizer(files.path)
         template = load_template(files.path, tokenizer)
-        spill = settings.kv_spill / re.sub(r"[^\w.-]+", "_", files.name)
+        spill = settings.kv_spill / hashlib.sha256(files.name.encode()).hexdigest()[:32]
         engine = _start(settings, files.name, spec, weights, progress, GrammarCompiler(tokenizer, spec.vocab), spill)
     except (ModelError, OSError, RuntimeError) as error:
         raise SenryuError("model_unusable", ref=ref, why=error) from error

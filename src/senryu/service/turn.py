@@ -9,7 +9,7 @@ from contextlib import aclosing, nullcontext
 from typing import Any, cast
 
 from senryu.config import Settings
-from senryu.engine.interface import EngineClosed, Sampling, TokenEvent, TokenRequest
+from senryu.engine.interface import DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.service.limits import Admission
 from senryu.service.registry import LoadedModel, Registry
@@ -39,10 +39,12 @@ class Service:
     async def run(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """Started, TextDelta*, Finished. Closing the generator aborts the engine's work and frees its pages.
 
-        Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops.
+        Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
         served = self.registry.resolve(turn.model)
         model = served.model
+        if closed := model.engine.closed:
+            raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
         with self.admission.admit():
             ids = await self._encode(model, turn)
@@ -54,8 +56,9 @@ class Service:
                     async for event in _answer(model, turn, len(ids), stream):
                         yield event
             except EngineClosed as error:
-                # a failed engine stays closed; one that was closed is being replaced
-                raise SenryuError("internal" if error.__cause__ else "overloaded") from error
+                raise _refusal(error) from error
+            except DeadlineExceeded as error:
+                raise SenryuError("deadline") from error
 
     async def _encode(self, model: LoadedModel, turn: Turn) -> list[int]:
         """The prompt's token ids. Long prompts are encoded in a thread, so that other streams keep flowing."""
@@ -65,6 +68,11 @@ class Service:
             return encode(model, turn)
         async with self.huge if size > HUGE_CHARACTERS else nullcontext():
             return await asyncio.to_thread(encode, model, turn)
+
+
+def _refusal(error: EngineClosed) -> SenryuError:
+    """A failed engine stays closed; one that was closed is being replaced."""
+    return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
 async def _answer(
