@@ -41,6 +41,7 @@ from senryu.kernels.tiles import (
     load_columns,
     row_addresses,
     row_scalars,
+    stream_columns,
     zeros,
 )
 
@@ -135,7 +136,7 @@ def _nibble_sums(b: ir.IRBuilder, left: list[ir.Value], lines: ir.Value, size: i
         line = b.add(lines, b.mul(i, ir.Constant(I64, PANEL // 2)))
         nibbles: list[list[ir.Value]] = [[] for _ in range(blocks)]
         for part in range(2):
-            for c, v in enumerate(load_columns(b, offset(b, line, 4 * PANEL * part), V64B, blocks)):
+            for c, v in enumerate(stream_columns(b, offset(b, line, 4 * PANEL * part), V64B, blocks)):
                 high = b.bitcast(b.lshr(b.bitcast(v, V16I), ir.Constant(V16I, [4] * 16)), V64B)
                 nibbles[c] += [b.and_(v, low), b.and_(high, low)]
         new = []

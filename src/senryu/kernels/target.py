@@ -17,7 +17,7 @@ class Isa:
 
     dot: the instruction behind `simd.emit_dot`. blocks[rows]: how many 16-column blocks of a matrix tile with that many rows
     stay in registers. int4_rows: the most rows of an int4 tile, whose nibbles need registers too. float_blocks: the same as
-    blocks for attention's tiles of four rows.
+    blocks for attention's tiles of four rows. prefetch: how many bytes ahead of itself a read of weights asks for more, or 0.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Isa:
     blocks: dict[int, int]
     int4_rows: int
     float_blocks: int
+    prefetch: int
     futex: int  # Linux' number of that system call
     pause: tuple[str, int | None]  # LLVM's name of the spin-wait hint, and its argument
 
@@ -39,11 +40,21 @@ X86_PAUSE, ARM_YIELD = ("llvm.x86.sse2.pause", None), ("llvm.aarch64.hint", 1)
 # AVX-512: 32 registers hold 6 x 64 sums (24), 4 lines of weights and an activation. 16 registers of half the width hold 4 x 16
 # (8) beside the steps of a product, or 6 x 16 (12) where one instruction does the dot. NEON's 32 hold 6 x 16 (24).
 AVX512 = Isa(
-    "avx512", ("avx512f", "avx512bw", "avx512vl", "avx512vnni"), "vnni512", dict.fromkeys(range(1, 7), 4), 5, 4, 202, X86_PAUSE
+    "avx512",
+    ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
+    "vnni512",
+    dict.fromkeys(range(1, 7), 4),
+    5,
+    4,
+    0,
+    202,
+    X86_PAUSE,
 )
-AVXVNNI = Isa("avxvnni", ("avx2", "fma", "avxvnni"), "vnni256", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 202, X86_PAUSE)
-AVX2 = Isa("avx2", ("avx2", "fma"), "maddubs", {1: 4, 2: 2, 3: 1, 4: 1}, 4, 1, 202, X86_PAUSE)
-NEON = Isa("neon", ("neon", "dotprod"), "sdot", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 98, ARM_YIELD)
+AVXVNNI = Isa(
+    "avxvnni", ("avx2", "fma", "avxvnni"), "vnni256", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 2048, 202, X86_PAUSE
+)
+AVX2 = Isa("avx2", ("avx2", "fma"), "maddubs", {1: 4, 2: 2, 3: 1, 4: 1}, 4, 1, 2048, 202, X86_PAUSE)
+NEON = Isa("neon", ("neon", "dotprod"), "sdot", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 0, 98, ARM_YIELD)
 ISAS = {isa.name: isa for isa in (AVX512, AVXVNNI, AVX2, NEON)}  # best first
 
 

@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from senryu.kernels.simd import (
     F32,
+    I8,
     I32,
     I64,
     V16F,
@@ -20,6 +21,7 @@ from senryu.kernels.simd import (
     V64B,
     at,
     broadcast,
+    declare,
     emit_dot,
     emit_dot_unsigned,
     emit_fma,
@@ -27,6 +29,7 @@ from senryu.kernels.simd import (
     emit_single,
     offset,
 )
+from senryu.kernels.target import target
 
 Sums = list[list[ir.Value]]
 Step = Callable[[ir.Value, Sums], Sums]  # (bytes of a left row done, sums) -> sums
@@ -61,6 +64,16 @@ def load_columns(b: ir.IRBuilder, address: ir.Value, kind: ir.VectorType, blocks
     return [b.load(at(b, offset(b, address, 64 * c), kind), align=64) for c in range(blocks)]
 
 
+def stream_columns(b: ir.IRBuilder, address: ir.Value, kind: ir.VectorType, blocks: int) -> list[ir.Value]:
+    """`load_columns` of weights, which are read once and in order: with the set's distance of prefetching, if it has one."""
+    if ahead := target().prefetch:
+        pointer, integer = ir.PointerType(I8), I32
+        fetch = declare(b, "llvm.prefetch.p0", ir.VoidType(), [pointer, integer, integer, integer])
+        for c in range(blocks):  # to be read, into all levels, as data
+            b.call(fetch, [at(b, offset(b, address, ahead + 64 * c), I8), *(ir.Constant(I32, x) for x in (0, 3, 1))])
+    return load_columns(b, address, kind, blocks)
+
+
 def four_bytes(b: ir.IRBuilder, address: ir.Value, *, signed: bool = False) -> ir.Value:
     """Four bytes of a left row in every lane; `signed`: u8 value + 128 becomes s8 value before it is spread."""
     four = b.load(at(b, address, I32), align=4)
@@ -87,7 +100,7 @@ def int8_sums(
 
     def step(i: ir.Value, sums: Sums) -> Sums:
         line = b.add(lines, b.mul(b.udiv(i, ir.Constant(I64, 4)), line_stride))
-        right = load_columns(b, line, V64B, blocks)
+        right = (stream_columns if kind == "weights" else load_columns)(b, line, V64B, blocks)
         if kind == "values":
             fours = [four_bytes(b, b.add(row, i)) for row in left]
             return [[emit_dot_unsigned(b, t, a, w) for t, w in zip(row, right)] for a, row in zip(fours, sums)]
