@@ -122,7 +122,7 @@ def test_a_copy_takes_few_steps(seed: int | None) -> None:
 
 def test_free_text_costs_next_to_nothing() -> None:
     """Invented tokens over few ids: there are matches all the time, and all are wrong."""
-    wanted = request(random.Random(1).choices(range(64, 74), k=50), 600, seed=1)
+    wanted = request(random.Random(1).choices(range(64, 74), k=50), 2400, seed=1)
     program = FakeProgram(tokens=range(64, 74))
     plain, answer, _ = steps(program, wanted, None)
     drafted, same, bench = steps(program, wanted, Drafter())
@@ -248,3 +248,21 @@ def test_drafts_never_reach_beyond_the_promised_pages() -> None:
 
 def test_solo_helpers_use_no_drafts() -> None:
     assert solo(request([70, 71, 72] * 9, 5)) == solo(request([70, 71, 72] * 9, 9))[:5]
+
+
+def test_text_in_which_guesses_fail_is_looked_at_ever_less_often() -> None:
+    guess = Guess(Sequence(request(range(100, 200), 400), 64))
+
+    def looks(steps: int, right: bool) -> int:
+        count = 0
+        for _ in range(steps):
+            if not guess.resting():
+                guess.tokens = [7]
+                count += 1
+            guess.learn([7 if right else 8])
+        return count
+
+    assert looks(100, right=False) < 40
+    assert looks(80, right=False) == 10  # one step in eight
+    looks(8, right=True)
+    assert looks(20, right=True) == 20  # a guess that came true makes every step worth a look again

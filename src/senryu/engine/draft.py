@@ -23,6 +23,7 @@ LOOK = 8  # how many earlier places of the last LEAST_MATCH tokens are compared
 CATCH_UP = 4096  # tokens of a prompt that are indexed in one step: about a millisecond
 TENANTS, GENERATION = 16, 8192  # tenants that are remembered, and tokens in each of a tenant's two generations
 RATE = 0.1  # how fast a hit rate follows
+PATIENCE, REST = 4, 7  # looks in vain until one is left out, then two, ..; the most that are left out together
 PROFIT = 1.25  # a draft must promise so much more than its row costs: what is measured is noisy
 END = -1  # between answers of a pool: no token
 
@@ -94,7 +95,7 @@ class Guess:
     stood before them elsewhere too.
     """
 
-    __slots__ = ("forced", "match", "own", "rates", "tokens")
+    __slots__ = ("forced", "match", "own", "rates", "rest", "tokens", "vain")
 
     def __init__(self, sequence: Sequence) -> None:
         self.own = NgramIndex(memoryview(sequence.tokens))  # type: ignore[arg-type]
@@ -102,6 +103,17 @@ class Guess:
         self.rates = [0.0] * LEAST_MATCH + [0.3 + 0.1 * i for i in range(MOST_MATCH - LEAST_MATCH + 1)]
         self.tokens: list[int] = []
         self.forced = self.match = 0
+        self.vain = self.rest = 0  # looks since one was of use, and steps without a look still to come
+
+    def resting(self) -> bool:
+        """Whether this step does without a guess: text in which guesses are of no use is looked at ever less often."""
+        if not self.rest:
+            self.rest = min(self.vain // PATIENCE, REST)
+            self.vain += 1
+            return False
+        self.rest -= 1
+        self.tokens = []
+        return True
 
     def look(self, sequence: Sequence, pool: Pool | None, most: int) -> None:
         """Guess up to `most` (>= 1) tokens behind the last known one. There must be room for them in `sequence.tokens`."""
@@ -133,6 +145,8 @@ class Guess:
     def learn(self, tokens: list[int]) -> None:
         """The tokens that really came. Guesses that no row was spent on are learned from too, which costs nothing: free text
         needs no drafts to show that drafts fail, a copied passage none to show that they would not."""
+        if self.tokens and self.tokens[0] == tokens[0]:
+            self.vain = self.rest = 0
         for i, (guessed, token) in enumerate(zip(self.tokens, tokens)):
             if i >= self.forced:
                 place = min(self.match + i - self.forced, MOST_MATCH)
@@ -202,11 +216,13 @@ class Drafter:
         expected, rows = float(len(sequences)), len(sequences)
         for sequence in sequences:
             sequence.drafted = 0
+            guess = sequence.guess = sequence.guess or Guess(sequence)
+            if guess.resting() and not sequence.matcher:
+                continue
             most = min(MOST, room, len(sequence.tokens) - sequence.length - 1)
             price = PROFIT * expected * self.cost.price(rows)
             if most < 1 or price >= 1:
                 continue
-            guess = sequence.guess = sequence.guess or Guess(sequence)
             guess.look(sequence, self._pools.get(sequence.salt), most)
             chance = 1.0
             for i, token in enumerate(guess.tokens):
