@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,13 +24,17 @@ def serve(
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
     weights: Weights = None,
     kv: Kv = None,
+    drafts: Annotated[
+        bool | None, typer.Option("--drafts/--no-drafts", help="Guess tokens ahead where that pays.", show_default=False)
+    ] = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
     from senryu.api.app import check_bind, serve_model
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
-    settings = load_settings(host=host, port=port, threads=threads, api_key=api_key, weights=weights, kv=kv)
+    options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
+    settings = load_settings(host=host, port=port, api_key=api_key, **options)
     check_bind(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())

@@ -35,7 +35,7 @@ class Server:
 def served(ref: str, settings: Settings) -> Iterator[Server]:
     """`senryu serve` of a model on a free port of loopback, stopped afterwards. Raises SenryuError("server_failed")."""
     options = ["--model", ref, "--host", "127.0.0.1", "--port", "0", "--threads", str(settings.threads)]
-    options += ["--weights", settings.weights, "--kv", settings.kv]
+    options += ["--weights", settings.weights, "--kv", settings.kv, "--drafts" if settings.drafts else "--no-drafts"]
     command = [sys.executable, "-c", "from senryu.cli import main; main()", "serve", *options]
     start = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
