@@ -7,7 +7,7 @@ With float32 rows and matrices the same functions are the fp32 reference path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -196,15 +196,22 @@ def put_kv8(op: Operation, pages: np.ndarray, slots: np.ndarray, k: np.ndarray, 
             keys[pages, :, :, slots] = q.reshape(rows, op.kv_heads, -1, 4)
 
 
-def attend8(op: Operation, step: Step) -> None:
-    """Attention over int8 pages: whole numbers as in kernels/kv.py, everything else in float64."""
-    keys, values, scales = parts8(op.pool, op.head_dim)
-    group, width = op.heads // op.kv_heads, op.heads * op.head_dim
+def visible(op: Operation, step: Step) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each sequence: its rows, their positions, the pages that some row sees, and which of their tokens each row sees."""
     for sequence in range(step["sequences"]):
         rows = slice(step["row_start"][sequence], step["row_start"][sequence + 1])
         positions = step["positions"][rows]
         first = max(0, int(positions[0]) - op.window + 1) // PAGE if op.window else 0
         pages = step["page_table"][sequence, first : int(positions[-1]) // PAGE + 1]
+        distance = positions[:, None] - (first * PAGE + np.arange(len(pages) * PAGE))
+        yield rows, positions, pages, (distance >= 0) & ((distance < op.window) if op.window else True)
+
+
+def attend8(op: Operation, step: Step) -> None:
+    """Attention over int8 pages: whole numbers as in kernels/kv.py, everything else in float64."""
+    keys, values, scales = parts8(op.pool, op.head_dim)
+    group, width = op.heads // op.kv_heads, op.heads * op.head_dim
+    for rows, positions, pages, seen in visible(op, step):
         k = keys[pages].transpose(1, 2, 4, 0, 3).reshape(op.kv_heads, op.head_dim, -1).astype(np.float64) - 128
         v = values[pages].transpose(1, 0, 2, 4, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
         scale = scales[pages].transpose(1, 0, 2).astype(np.float64)
@@ -212,8 +219,6 @@ def attend8(op: Operation, step: Step) -> None:
         q, q_scale = quantize(op.qkv[rows, :width].reshape(-1, op.head_dim))
         q = (q.astype(np.float64) - 128).reshape(len(positions), op.kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
         q_scale = q_scale.astype(np.float64).reshape(len(positions), op.kv_heads, group, 1).transpose(1, 2, 0, 3)
-        distance = positions[:, None] - (first * PAGE + np.arange(k.shape[2]))
-        seen = (distance >= 0) & ((distance < op.window) if op.window else True)
         scores = np.where(seen, q @ k[:, None] * k_scale * q_scale, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scaled = np.where(seen, weights * v_scale, 0).reshape(*weights.shape[:3], -1, PAGE)
@@ -229,20 +234,14 @@ def attend(op: Operation, step: Step) -> None:
         return
     keys, values = halves(op.pool, op.head_dim)
     group, width = op.heads // op.kv_heads, op.heads * op.head_dim
-    for sequence in range(step["sequences"]):
-        rows = slice(step["row_start"][sequence], step["row_start"][sequence + 1])
-        positions = step["positions"][rows]
-        first = max(0, int(positions[0]) - op.window + 1) // PAGE if op.window else 0
-        pages = step["page_table"][sequence, first : int(positions[-1]) // PAGE + 1]
+    for rows, positions, pages, seen in visible(op, step):
         k = keys[pages].transpose(1, 2, 0, 3).reshape(op.kv_heads, op.head_dim, -1).astype(np.float64)
         v = values[pages].transpose(1, 0, 2, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
         q = op.qkv[rows, :width].reshape(len(positions), op.kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
         scores = q.astype(np.float64) @ k[:, None]
-        distance = positions[:, None] - (first * PAGE + np.arange(k.shape[2]))
-        seen = (distance >= 0) & ((distance < op.window) if op.window else True)
         scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        v = np.where(seen.any(axis=0)[:, None], v, 0)  # a slot that nobody wrote may hold anything, and 0 * nan is nan
+        v = np.where(np.asarray(seen.any(axis=0))[:, None], v, 0)  # unwritten slots may hold nan, and 0 * nan is nan
         mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ v[:, None]
         op.out[rows, :width] = mixed.transpose(2, 0, 1, 3).reshape(len(positions), width)
 

@@ -23,11 +23,9 @@ from senryu.kernels.simd import (
     i64,
     keep,
     load,
-    load_acquire,
     max_lanes,
     maximum,
     mul,
-    pause,
     put_f32,
     put_f64,
     put_i32,
@@ -35,9 +33,8 @@ from senryu.kernels.simd import (
     splat,
     store,
     sub,
-    yield_core,
 )
-from senryu.kernels.team import SPINS
+from senryu.kernels.team import wait_until
 
 TEMPERATURE, TOP_P, TOP_K, SEEDS = (STEP.index(name) for name in ("temperature", "top_p", "top_k", "seeds"))
 MASKS, MASKS_STRIDE, MASKS_READY = (STEP.index(name) for name in ("masks", "masks_stride", "masks_ready"))
@@ -59,18 +56,6 @@ def uniform(seed, position):
     """A float64 in [0, 1) that depends on nothing else."""
     z = mix(mix(np.uint64(seed) + GOLDEN) + np.uint64(position) * GOLDEN)
     return np.float64(np.int64(z >> np.uint64(11))) * 2.0**-53
-
-
-@njit(boundscheck=False)
-def await_masks(step):
-    """Wait for the thread that fills the masks while the layers run: it is nearly always done by now."""
-    spins = 0
-    while load_acquire(get(step, MASKS_READY)) == 0:
-        spins += 1
-        if spins < SPINS:
-            pause()
-        else:
-            yield_core()
 
 
 @njit(boundscheck=False)
@@ -193,7 +178,7 @@ def sample(op, step, thread):
     n = get(op, VOCAB)
     mask = get(step, MASKS)
     if mask:
-        await_masks(step)
+        wait_until(get(step, MASKS_READY), 1)  # filled beside the layers: nearly always done by now
     while True:
         row = fetch_add(op + 8 * COUNTER, 1)
         if row >= get(step, SAMPLED):

@@ -16,18 +16,24 @@ GENERATION, SLEEPERS, ARRIVED, STOP = 0, 64, 128, 192  # byte offsets among SYNC
 
 
 @njit(boundscheck=False)
-def barrier(sync, threads):
-    """Wait until all threads have arrived. ARRIVED only grows: every `threads` arrivals open the barrier once."""
-    if threads == 1:
-        return
-    target = (fetch_add(sync + ARRIVED, 1) // threads + 1) * threads
+def wait_until(address, least):
+    """Spin, then offer the core, until the int64 there is `least` or more."""
     spins = 0
-    while load_acquire(sync + ARRIVED) < target:
+    while load_acquire(address) < least:
         spins += 1
         if spins < SPINS:
             pause()
         else:
             yield_core()
+
+
+@njit(boundscheck=False)
+def barrier(sync, threads):
+    """Wait until all threads have arrived. ARRIVED only grows: every `threads` arrivals open the barrier once."""
+    if threads == 1:
+        return
+    target = (fetch_add(sync + ARRIVED, 1) // threads + 1) * threads
+    wait_until(sync + ARRIVED, target)
 
 
 @njit(boundscheck=False)
