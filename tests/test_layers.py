@@ -37,6 +37,10 @@ ONLY_IN = {  # a heavy library -> the places that may import it
     "typer": ("cli/",),
     "rich": ("cli/",),
     "matplotlib": ("evals/plot.py",),
+    "sqlalchemy": ("ledger/",),
+    "alembic": ("ledger/",),
+    "pypdf": ("service/documents.py",),
+    "jsonschema": ("service/",),
     # peers, in scripts that run in a Python of their own
     "llama_cpp": ("evals/peer_llama_cpp.py",),
     "openvino": ("evals/peer_converted.py",),

@@ -10,7 +10,7 @@ from senryu.api.body import decode_json
 from senryu.api.parse import Parser
 from senryu.api.wire import V2023, V2026
 from senryu.errors import SenryuError
-from senryu.types import Message, Text
+from senryu.types import CacheControl, Message, Text
 
 HAIKU = "claude-3-5-haiku-20241022"
 USER = {"role": "user", "content": "Hi"}
@@ -59,8 +59,11 @@ def test_everything_that_is_accepted() -> None:
     )
     assert asked.stream
     turn = asked.turn
-    assert turn.messages == (Message("user", (Text("Hi"),)), Message("assistant", (Text("A"), Text("B", cache=True))))
-    assert turn.system == (Text("Be brief", cache=True),)
+    assert turn.messages == (
+        Message("user", (Text("Hi"),)),
+        Message("assistant", (Text("A"), Text("B", cache=CacheControl(300)))),
+    )
+    assert turn.system == (Text("Be brief", cache=CacheControl(300)),)
     assert (turn.temperature, turn.top_p, turn.top_k, turn.max_tokens, turn.stop_sequences) == (0, 1, 5, 10, ("END",))
 
 

@@ -74,8 +74,8 @@ def test_tool_rows_become_calls_and_results() -> None:
         "tools": [{"name": "sky", "description": "d", "input_schema": {"type": "object"}}],
     }
     assert chat.render(chat.to_messages(row), chat.to_tools(row)) == (
-        "<|begin|><|system|>Be brief.<|end|>"
-        '<|tools|>{"name": "sky", "description": "d", "parameters": {"type": "object"}}\n<|end|>'
+        '<|begin|><|tools|>{"name": "sky", "description": "d", "parameters": {"type": "object"}}\n<|end|>'
+        "<|system|>Be brief.<|end|>"
         "<|user|>Rain?<|end|>"
         '<|assistant|><|call|>{"name": "sky", "arguments": {"at": "Bonn"}}<|end|>'
         '<|result|>{"rain": true}<|end|><|assistant|>Yes.<|end|>'

@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senryu.api.lifetime import CallerGone, Drain
 from senryu.api.server import is_loopback
-from senryu.api.wire import envelope, json_response, new_id
+from senryu.api.wire import envelope, json_response
 from senryu.errors import SenryuError
+from senryu.service.ids import new_id
 
 logger = logging.getLogger("senryu.api")
 OPEN_PATHS = frozenset({"/health"})

@@ -13,10 +13,10 @@ from senryu.api.body import parse_body, read_body
 from senryu.api.lifetime import Drain, while_wanted
 from senryu.api.parse import Parser
 from senryu.api.sse import EventStream
-from senryu.api.wire import api_version, full_usage, json_response, new_message
+from senryu.api.wire import api_version, block_json, full_usage, json_response, new_message
 from senryu.config import Settings
 from senryu.service.turn import Service
-from senryu.types import Event, Finished, Started, TextDelta
+from senryu.types import BlockStopped, Event, Finished, Started
 
 
 class Messages:
@@ -48,16 +48,14 @@ class Messages:
 async def _collect(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
     """All events of a turn as one Message."""
     message: dict[str, Any] = {}
-    pieces: list[str] = []
     async with aclosing(events):
         async for event in events:
             match event:
                 case Started():
                     message = new_message(event)
-                case TextDelta():
-                    pieces.append(event.text)
+                case BlockStopped():
+                    message["content"].append(block_json(event.block))
                 case Finished():
-                    message["content"] = [{"type": "text", "text": "".join(pieces)}] if pieces else []
                     message["stop_reason"] = event.stop_reason
                     message["stop_sequence"] = event.stop_sequence
                     message["usage"] = full_usage(event.usage)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from senryu.api.fields import Fields, array, boolean, choice, integer, optional, string, tagged, unit_range, wrong_tag
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
-from senryu.types import Message, Role, Text, Turn
+from senryu.types import CacheControl, Message, Role, Text, Turn
 
 MOST_MESSAGES = 100_000
 MOST_STOP_CHARACTERS = 20_000
@@ -59,10 +59,10 @@ class _Breakpoints:
     count: int = 0
     five_minutes: bool = False
 
-    def take(self, value: Any, path: str, block: str) -> bool:
+    def take(self, value: Any, path: str, block: str) -> CacheControl | None:
         """Checks one marker at `path` and remembers it; null is none. `block` is how the rule of order names its place."""
         if value is None:
-            return False
+            return None
         kind, rest = tagged(value, path)
         if kind != "ephemeral":
             raise wrong_tag(path, kind, ("ephemeral",))
@@ -73,7 +73,7 @@ class _Breakpoints:
             raise SenryuError("ttl_order", path=block)
         self.five_minutes = self.five_minutes or ttl == "5m"
         self.count += 1
-        return True
+        return CacheControl(3600 if ttl == "1h" else 300)
 
     def finish(self) -> None:
         """Raises SenryuError when there are too many."""
@@ -176,7 +176,8 @@ class Parser:
             if not message.content and not (index == len(messages) - 1 and message.role == "assistant"):
                 raise SenryuError("empty_message", index=index)
         last = messages[-1]
-        if last.role == "assistant" and last.content and last.content[-1].text[-1:].isspace():
+        end = last.content[-1] if last.role == "assistant" and last.content else None
+        if isinstance(end, Text) and end.text[-1:].isspace():
             raise SenryuError("trailing_space")
         return messages
 

@@ -3,7 +3,7 @@
 Order of one stream:
 
     message_start
-    [content_block_start -> ping -> content_block_delta+ -> content_block_stop]     not for an empty answer
+    (content_block_start -> content_block_delta+ -> content_block_stop)*     a ping after the first start
     message_delta -> message_stop
 
 A `ping` also whenever nothing was sent for a while; `error` in place of the rest when the answer fails midway.
@@ -20,9 +20,20 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from senryu.api.lifetime import CallerGone, Drain, while_wanted
-from senryu.api.wire import encode_json, envelope, new_message, usage_of
+from senryu.api.wire import block_json, citation_json, encode_json, envelope, new_message, usage_of
 from senryu.errors import SenryuError
-from senryu.types import Event, Started, TextDelta
+from senryu.types import (
+    BlockStarted,
+    BlockStopped,
+    CitationDelta,
+    Event,
+    Finished,
+    InputDelta,
+    Started,
+    Text,
+    TextDelta,
+    ToolUse,
+)
 
 logger = logging.getLogger("senryu.api")
 PING_SECONDS = 10.0
@@ -39,21 +50,42 @@ def frame(data: dict[str, Any]) -> bytes:
 
 
 PING = frame({"type": "ping"})
-BLOCK_START = frame({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-BLOCK_STOP = frame({"type": "content_block_stop", "index": 0})
 MESSAGE_STOP = frame({"type": "message_stop"})
 
 
-def frames(event: Event, first_text: bool) -> bytes:
-    """The frames that one event of a turn becomes. `first_text`: no text was sent before it."""
-    if isinstance(event, Started):
-        return frame({"type": "message_start", "message": new_message(event)})
-    if isinstance(event, TextDelta):
-        delta = frame({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": event.text}})
-        return BLOCK_START + PING + delta if first_text else delta
-    end = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
-    finish = frame({"type": "message_delta", "delta": end, "usage": usage_of(event.usage)})
-    return (b"" if first_text else BLOCK_STOP) + finish + MESSAGE_STOP
+class Framer:
+    """The frames of one stream: blocks are numbered as they come."""
+
+    def __init__(self) -> None:
+        self._index = -1
+
+    def frames(self, event: Event) -> bytes:
+        """The frames that one event of a turn becomes."""
+        match event:
+            case Started():
+                return frame({"type": "message_start", "message": new_message(event)})
+            case BlockStarted():
+                self._index += 1
+                start = {"type": "content_block_start", "index": self._index, "content_block": block_json(event.block)}
+                return frame(start) + (PING if self._index == 0 else b"") + self._first_delta(event.block)
+            case TextDelta():
+                return self._delta({"type": "text_delta", "text": event.text})
+            case InputDelta():
+                return self._delta({"type": "input_json_delta", "partial_json": event.json})
+            case CitationDelta():
+                return self._delta({"type": "citations_delta", "citation": citation_json(event.citation)})
+            case BlockStopped():
+                return frame({"type": "content_block_stop", "index": self._index})
+            case Finished():
+                end = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
+                return frame({"type": "message_delta", "delta": end, "usage": usage_of(event.usage)}) + MESSAGE_STOP
+
+    def _first_delta(self, block: Text | ToolUse) -> bytes:
+        """A call's input begins with an empty piece."""
+        return self._delta({"type": "input_json_delta", "partial_json": ""}) if isinstance(block, ToolUse) else b""
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return frame({"type": "content_block_delta", "index": self._index, "delta": delta})
 
 
 class EventStream:
@@ -81,11 +113,10 @@ class EventStream:
     async def _write_all(self, send: Send) -> None:
         pinger = asyncio.create_task(self._keep_alive(send))
         try:
-            first_text = True
-            await self._write(send, frames(self.started, first_text))
+            framer = Framer()
+            await self._write(send, framer.frames(self.started))
             async for event in self.events:
-                await self._write(send, frames(event, first_text))
-                first_text = first_text and not isinstance(event, TextDelta)
+                await self._write(send, framer.frames(event))
         finally:
             pinger.cancel()
 

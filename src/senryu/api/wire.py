@@ -1,8 +1,7 @@
-"""What every answer of ours shares: ids, JSON bytes, the error envelope, the API version of a request."""
+"""What every answer of ours shares: JSON bytes, the error envelope, the API version of a request."""
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import msgspec
@@ -10,18 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from senryu.errors import SenryuError
-from senryu.types import Started, Usage
+from senryu.types import Citation, Started, Text, ToolUse, Usage
 
 encode_json = msgspec.json.Encoder().encode
-_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 V2023 = "2023-06-01"
 V2026 = "2026-10-21"
-
-
-def new_id(prefix: str) -> str:
-    """`prefix` and 24 characters that nobody guesses."""
-    return prefix + "01" + "".join(secrets.choice(_ALPHABET) for _ in range(22))
 
 
 def api_version(request: Request) -> str:
@@ -45,26 +38,12 @@ def envelope(error: SenryuError, request_id: str) -> dict[str, Any]:
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Tokens of a turn as the Messages API reports them. The cache counters are what is billed."""
+    """Tokens of a turn as the Messages API reports them, as they are billed."""
     return {
         "input_tokens": usage.input_tokens,
-        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
-        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        "cache_read_input_tokens": usage.cache_read,
         "output_tokens": usage.output_tokens,
-    }
-
-
-def new_message(started: Started) -> dict[str, Any]:
-    """A Message as it stands before its first token; `content`, `stop_reason` and `usage` fill up."""
-    return {
-        "id": new_id("msg_"),
-        "type": "message",
-        "role": "assistant",
-        "model": started.model,
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": full_usage(started.usage),
     }
 
 
@@ -72,7 +51,51 @@ def full_usage(usage: Usage) -> dict[str, Any]:
     """`usage_of` with the split by time to live and the tier, as in a Message."""
     return {
         **usage_of(usage),
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        },
         "service_tier": "standard",
         "inference_geo": "not_available",
+    }
+
+
+def block_json(block: Text | ToolUse) -> dict[str, Any]:
+    """A block of an answer."""
+    if isinstance(block, ToolUse):
+        return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.input}
+    text: dict[str, Any] = {"type": "text", "text": block.text}
+    if block.citations:
+        text["citations"] = [citation_json(citation) for citation in block.citations]
+    return text
+
+
+def citation_json(citation: Citation) -> dict[str, Any]:
+    """A citation; its kind decides how the place in the source is named."""
+    place: dict[str, Any]
+    match citation.kind:
+        case "char_location":
+            place = {"start_char_index": citation.start, "end_char_index": citation.end}
+        case "page_location":
+            place = {"start_page_number": citation.start, "end_page_number": citation.end}
+        case _:
+            place = {"start_block_index": citation.start, "end_block_index": citation.end}
+    if citation.kind == "search_result_location":
+        origin = {"source": citation.source, "search_result_index": citation.index, "title": citation.title}
+    else:
+        origin = {"document_index": citation.index, "document_title": citation.title, "file_id": citation.file_id}
+    return {"type": citation.kind, "cited_text": citation.text, **origin, **place}
+
+
+def new_message(started: Started) -> dict[str, Any]:
+    """A Message as it stands before its first token; `content`, `stop_reason` and `usage` fill up."""
+    return {
+        "id": started.id,
+        "type": "message",
+        "role": "assistant",
+        "model": started.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": full_usage(started.usage),
     }

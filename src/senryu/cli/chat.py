@@ -148,7 +148,7 @@ def command(session: Session, line: str) -> bool:
         say("System prompt set." if session.system else "System prompt cleared.")
     elif verb == "/history":
         for message in session.messages:
-            say(f"{message.role}: " + "".join(block.text for block in message.content))
+            say(f"{message.role}: " + "".join(block.text for block in message.content if isinstance(block, Text)))
     else:
         say(HELP if verb in {"/help", "/?"} else f"{verb} is no command. These are:\n{HELP}")
     return True
