@@ -63,7 +63,7 @@ def test_everything_that_is_accepted() -> None:
         Message("user", (Text("Hi"),)),
         Message("assistant", (Text("A"), Text("B", cache=CacheControl(300)))),
     )
-    assert turn.system == (Text("Be brief", cache=CacheControl(300)),)
+    assert turn.system == (Text("Be brief", cache=CacheControl(3600)),)
     assert (turn.temperature, turn.top_p, turn.top_k, turn.max_tokens, turn.stop_sequences) == (0, 1, 5, 10, ("END",))
 
 
