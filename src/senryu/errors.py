@@ -86,6 +86,26 @@ ERRORS: dict[str, Rule] = {
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # documents and citations
+    "pdf_broken": _invalid(
+        "{path}: The PDF specified was not valid: {why}. Check the file, or send its text as a text document."
+    ),
+    "pdf_encrypted": _invalid("{path}: The PDF specified is password protected. Remove the password and try again."),
+    "pdf_textless": _invalid(
+        "{path}: The PDF holds no text, only images or drawings, and this server reads no images. "
+        "Run text recognition over it first, or send its text as a text document."
+    ),
+    "pdf_pages": _invalid("{path}: A maximum of {most} PDF pages may be provided. Found {count}. Send fewer pages."),
+    "pdf_heavy": _invalid("{path}: page {page} of the PDF draws too much to be read here. Send its text as a text document."),
+    "documents_large": _invalid("{path}: the files of one request may hold {most} bytes in all. Split them, or send a part."),
+    "file_kind": _invalid("{path}: the file {id} ({mime}) is neither a PDF nor text in UTF-8, so it cannot be a document."),
+    "citations_mixed": _invalid(
+        "{path}: citations must be enabled on all or none of the {kind} of a request. Set them alike on all."
+    ),
+    "citations_format": _invalid(
+        "output_config.format: structured output and citations cannot be combined. "
+        "Disable citations on the documents, or remove the format."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -97,6 +117,7 @@ ERRORS: dict[str, Rule] = {
         "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no model has this id"),
     # the server

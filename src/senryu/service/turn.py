@@ -11,6 +11,8 @@ from senryu.config import Settings
 from senryu.engine.interface import DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.service.answer import Answer
+from senryu.service.citations import check_citations, citer
+from senryu.service.documents import Documents, FileSource, plain
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.prompt import Prompt, Prompts
@@ -21,10 +23,11 @@ from senryu.types import Event, Finished, Started, Turn, Usage
 class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, registry: Registry, settings: Settings, files: FileSource | None = None) -> None:
         self.registry = registry
         self.admission = Admission(settings.max_requests)
         self.prompts = Prompts()
+        self.documents = Documents(files)
 
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
@@ -32,7 +35,9 @@ class Service:
         Raises SenryuError for an unknown model and for a conversation that the model's template refuses.
         """
         model = self.registry.resolve(turn.model).model
-        return len((await self.prompts.encode(model, turn)).ids)
+        check_citations(turn)
+        turn = await self.documents.resolve(turn)
+        return len((await self.prompts.encode(model, plain(turn))).ids)
 
     async def run(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
@@ -45,17 +50,20 @@ class Service:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
         with self.admission.admit():
-            prompt = await self.prompts.encode(model, turn)
+            check_citations(turn)
+            turn = await self.documents.resolve(turn)
+            prompt = await self.prompts.encode(model, plain(turn))
             model.limits.check_context(len(prompt.ids), turn.max_tokens)
             usage = Usage(input_tokens=len(prompt.ids), output_tokens=1)  # one is on its way
             yield Started(new_id("msg_"), served.id, usage)
-            answer, reused = Answer(model, turn), 0
+            answer, cited, reused = Answer(model, turn), await citer(turn), 0
             tokens = model.engine.generate(_request(model, turn, prompt))
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:
                     async for event in stream:
                         reused = event.cached or reused
-                        for part in answer.push(event):
+                        parts = answer.push(event)
+                        for part in cited.push(parts) if cited else parts:
                             yield part
                         if answer.done:
                             break
