@@ -139,6 +139,17 @@ ERRORS: dict[str, Rule] = {
         "{name} does not fit: its K/V cache of {tokens} tokens takes {need}, and {free} of memory are free beside the weights. "
         "Close other programs, change kv_cache_gb in {config}, or take a smaller model."
     ),
+    "database_unknown": _start(
+        "`database` in {config} is {kind}. Write postgresql://USER:PASSWORD@HOST/NAME, or remove it to use SQLite."
+    ),
+    "no_psycopg": _start("PostgreSQL needs a driver. Type: pip install 'senryu[postgres]'"),
+    "database_unusable": _start(
+        "cannot open the database {where}: {why}. Correct what stands in its way, or the setting `database`."
+    ),
+    "database_newer": _start(
+        "the database {where} was written by a newer version of Senryu (schema {revision}). Install that version, or name "
+        "another database in the setting `database`."
+    ),
     "peer_failed": _start(
         "the peer {peer} cannot be measured: {why}. Give --peer-python a Python of its own, with: pip install {packages}"
     ),
