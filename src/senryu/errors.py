@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one code is answered. `wording` is a format string over the exception's values."""
+    """How one code is answered. `wording` is a format string over the exception's values; `detail` tells clients apart what
+    status and type do not."""
 
     status: int
     type: str
     wording: str
+    detail: str = ""
 
 
 def _invalid(wording: str) -> Rule:
@@ -34,6 +36,7 @@ ERRORS: dict[str, Rule] = {
     "bad_json": _invalid("The request body is not valid JSON: {why}"),
     "body_stalled": Rule(408, "timeout_error", "The request body stopped coming before it was complete"),
     "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),
+    "bad_form": _invalid("The request body is not valid multipart/form-data: {why}"),
     # the shape of a field
     "required": _invalid("{path}: Field required"),
     "extra": _invalid("{path}: Extra inputs are not permitted"),
@@ -106,6 +109,18 @@ ERRORS: dict[str, Rule] = {
         "output_config.format: structured output and citations cannot be combined. "
         "Disable citations on the documents, or remove the format."
     ),
+    # files
+    "file_large": Rule(413, "request_too_large", "file: a file may hold {most} bytes. Split it and try again."),
+    "file_name": _invalid('file: a filename may have {most} characters, none of them a control character or one of <>:"|?*'),
+    "file_not_downloadable": Rule(
+        400,
+        "invalid_request_error",
+        "File {id} was uploaded, and uploaded files cannot be downloaded",
+        "file_not_downloadable",
+    ),
+    "many_ids": _invalid("ids: at most {most} may be given. Found {count}."),
+    "ids_alone": _invalid("ids: cannot be combined with {path}"),
+    "bad_page": _invalid("page: this is no cursor of ours. Pass a `next_page` as it came."),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -167,6 +182,7 @@ class SenryuError(Exception):
         self.code = code
         self.status = rule.status
         self.type = rule.type
+        self.detail = rule.detail
 
     @property
     def message(self) -> str:
