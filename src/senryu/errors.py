@@ -121,6 +121,17 @@ ERRORS: dict[str, Rule] = {
     "many_ids": _invalid("ids: at most {most} may be given. Found {count}."),
     "ids_alone": _invalid("ids: cannot be combined with {path}"),
     "bad_page": _invalid("page: this is no cursor of ours. Pass a `next_page` as it came."),
+    # batches; the original's own words for these are not known
+    "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
+    "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
+    "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
+    "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_running": _invalid(
+        "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
+    ),
+    "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
+    "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
+    "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -134,7 +145,7 @@ ERRORS: dict[str, Rule] = {
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
     "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
-    "bad_cursor": _invalid("{path}: no model has this id"),
+    "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),

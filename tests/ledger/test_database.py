@@ -61,15 +61,19 @@ def test_what_was_written_is_there_at_the_next_start(ledger_settings: Settings) 
     assert [asyncio.run(start()) for _ in range(3)] == [0, 1, 2]
 
 
+async def one_file_twice(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(files), [{**FILE, "id": "file_1"}])
+        await connection.execute(insert(files), [{**FILE, "id": "file_1"}])
+
+
 def test_a_transaction_that_fails_leaves_nothing(ledger_settings: Settings) -> None:
     async def main() -> None:
         database = Database(ledger_settings)
         await database.open()
         try:
             with pytest.raises(IntegrityError):
-                async with database.write() as connection:
-                    await connection.execute(insert(files), [{**FILE, "id": "file_1"}])
-                    await connection.execute(insert(files), [{**FILE, "id": "file_1"}])
+                await one_file_twice(database)
             async with database.read() as connection:
                 assert (await connection.execute(select(files))).all() == []
         finally:

@@ -104,8 +104,8 @@ def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
     asked = headers.get("access-control-request-headers", "*")
     return [
         (b"access-control-allow-origin", b"*"),
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
-        (b"access-control-expose-headers", b"request-id, retry-after"),
+        (b"access-control-expose-headers", b"request-id, retry-after, senryu-cost-usd"),
         (b"access-control-max-age", b"3600"),
     ]

@@ -15,6 +15,7 @@ from senryu.api.parse import Parser
 from senryu.api.sse import EventStream
 from senryu.api.wire import api_version, block_json, full_usage, json_response, new_message
 from senryu.config import Settings
+from senryu.ledger.prices import usd
 from senryu.service.turn import Service
 from senryu.types import BlockStopped, Event, Finished, Started
 
@@ -32,7 +33,11 @@ class Messages:
         asked = await parse_body(await read_body(request, self.stall_timeout), parser.create)
         events = self.service.run(asked.turn)
         if not asked.stream:
-            return json_response(await while_wanted(_collect(events), request.receive, self.drain))
+            message, cost = await while_wanted(collect(events), request.receive, self.drain)
+            response = json_response(message)
+            if request.headers.get("senryu-cost", "").lower() == "true":
+                response.headers["senryu-cost-usd"] = usd(cost)
+            return response
         started = await while_wanted(anext(events), request.receive, self.drain)
         assert isinstance(started, Started)
         return EventStream(started, events, self.drain, request.state.request_id)
@@ -45,9 +50,10 @@ class Messages:
         return json_response({"input_tokens": count})
 
 
-async def _collect(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
-    """All events of a turn as one Message."""
+async def collect(events: AsyncGenerator[Event, None], tier: str = "standard") -> tuple[dict[str, Any], int]:
+    """All events of a turn as one Message, and what it costs in nano-dollars."""
     message: dict[str, Any] = {}
+    cost = 0
     async with aclosing(events):
         async for event in events:
             match event:
@@ -58,5 +64,6 @@ async def _collect(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
                 case Finished():
                     message["stop_reason"] = event.stop_reason
                     message["stop_sequence"] = event.stop_sequence
-                    message["usage"] = full_usage(event.usage)
-    return message
+                    message["usage"] = full_usage(event.usage, tier)
+                    cost = event.cost_nano
+    return message, cost

@@ -27,6 +27,11 @@ def api_version(request: Request) -> str:
     return version
 
 
+def tenant_of(request: Request) -> str:
+    """Whose request it is: what one tenant keeps here, no other sees."""
+    return getattr(request.state, "tenant", "")
+
+
 def json_response(value: Any, status: int = 200) -> Response:
     """`value` as JSON."""
     return Response(encode_json(value), status_code=status, media_type="application/json")
@@ -50,7 +55,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def full_usage(usage: Usage) -> dict[str, Any]:
+def full_usage(usage: Usage, tier: str = "standard") -> dict[str, Any]:
     """`usage_of` with the split by time to live and the tier, as in a Message."""
     return {
         **usage_of(usage),
@@ -58,7 +63,7 @@ def full_usage(usage: Usage) -> dict[str, Any]:
             "ephemeral_5m_input_tokens": usage.cache_write_5m,
             "ephemeral_1h_input_tokens": usage.cache_write_1h,
         },
-        "service_tier": "standard",
+        "service_tier": tier,
         "inference_geo": "not_available",
     }
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
@@ -22,7 +22,7 @@ BUSY_SECONDS = 30  # how long SQLite waits for another process that writes
 
 
 class Database:
-    """One database. `open` it on the event loop that uses it, and `close` it there.
+    """One database, to be entered (or opened and closed) on the event loop that uses it.
 
     What was written is on the disk when `write` is left: a process or machine that dies afterwards has not lost it.
     """
@@ -64,6 +64,13 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -43,6 +43,7 @@ requests = Table(  # one row for every turn that was started
     _count("output_tokens"),
     _count("reused_tokens"),
     Column("cost_nano", BigInteger, nullable=False),
+    Column("input_cost_nano", BigInteger, nullable=False),  # the prompt's part of it
     Column("first_token_ms", Integer),
     _count("total_ms"),
     _count("tools_offered"),

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("stop_reason", sa.String(32)),
         *(sa.Column(name, sa.Integer, nullable=False) for name in counts),
         sa.Column("cost_nano", sa.BigInteger, nullable=False),
+        sa.Column("input_cost_nano", sa.BigInteger, nullable=False),
         sa.Column("first_token_ms", sa.Integer),
         sa.Column("total_ms", sa.Integer, nullable=False),
         *(sa.Column(name, sa.Integer, nullable=False) for name in tools),
