@@ -99,7 +99,7 @@ ERRORS: dict[str, Rule] = {
         "Run text recognition over it first, or send its text as a text document."
     ),
     "pdf_pages": _invalid("{path}: A maximum of {most} PDF pages may be provided. Found {count}. Send fewer pages."),
-    "pdf_heavy": _invalid("{path}: page {page} of the PDF draws too much to be read here. Send its text as a text document."),
+    "pdf_heavy": _invalid("{path}: The PDF draws too much to be read here. Send its text as a text document."),
     "documents_large": _invalid("{path}: the files of one request may hold {most} bytes in all. Split them, or send a part."),
     "file_kind": _invalid("{path}: the file {id} ({mime}) is neither a PDF nor text in UTF-8, so it cannot be a document."),
     "citations_mixed": _invalid(

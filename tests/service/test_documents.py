@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pdfs import locked, pdf
 from senryu.config import Settings
@@ -86,7 +90,7 @@ def test_a_pdf_that_anyone_may_open_is_read() -> None:
         (b"", "pdf_broken", "not valid"),
         (TWO_PAGES[:200], "pdf_broken", "not valid"),
         (pdf(*[["x"]] * 101), "pdf_pages", "A maximum of 100 PDF pages may be provided. Found 101."),
-        (pdf(["x" * (documents.PAGE_BYTES + 1)]), "pdf_heavy", "page 1"),
+        (pdf(["x" * (documents.PAGE_BYTES + 1)]), "pdf_heavy", "draws too much"),
     ],
 )
 def test_a_pdf_that_cannot_be_read_says_why(data: bytes, code: str, says: str) -> None:
@@ -94,6 +98,25 @@ def test_a_pdf_that_cannot_be_read_says_why(data: bytes, code: str, says: str) -
     assert (error.code, error.status) == (code, 400)
     assert error.message.startswith("messages.0.content.1.source: ")
     assert says in error.message
+
+
+def test_reading_a_pdf_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "READ_SECONDS", -1.0)
+    with pytest.raises(SenryuError, match="draws too much"):
+        read_pdf(TWO_PAGES, "here")
+    monkeypatch.setattr(documents, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(documents, "read_pdf", lambda data, path: time.sleep(0.2))
+    assert refusal(turn(Document(Pdf(TWO_PAGES)))).code == "pdf_heavy"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(TWO_PAGES) - 1), st.integers(0, 255)), min_size=1, max_size=20))
+def test_whatever_a_pdf_holds_it_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(TWO_PAGES)
+    for place, value in changes:
+        data[place] = value
+    with contextlib.suppress(SenryuError):  # anything else would be a crash
+        assert "".join(read_pdf(bytes(data), "here")).encode()
 
 
 def test_pages_are_counted_over_the_request() -> None:

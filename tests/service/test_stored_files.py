@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,10 @@ from senryu.ledger.files import File, FileTable
 from senryu.service import files as module
 from senryu.service.documents import FileData
 from senryu.service.files import Files, file_name, file_type
+from senryu.service.registry import Registry
+from senryu.service.turn import Service
+from senryu.types import Citation, CitationDelta, Document, FileReference, Message, Turn
+from serving import says, scripted_model
 
 HOUR = 3_600_000_000
 
@@ -73,6 +79,25 @@ def test_a_file_is_kept_for_its_tenant(ledger_settings: Settings) -> None:
         assert await files.read("me", file.id, 100) is None
 
     run(ledger_settings, work)
+
+
+def test_a_file_is_a_document_that_is_cited(tmp_path: Path) -> None:
+    async def work(files: Files, clock: Clock) -> None:
+        file = await add(files, b"Hm. The grass is green.")
+        model = scripted_model(says("The grass is green."))
+        service = Service(Registry([model]), Settings(home=tmp_path), files=files)
+        document = Document(FileReference(file.id), title="Facts", citations=True, file_id=file.id)
+        asked = Turn("senryu-nano", (Message("user", (document,)),), 64, tenant="me")
+        try:
+            async with aclosing(service.run(asked)) as stream:
+                found = [event.citation async for event in stream if isinstance(event, CitationDelta)]
+            assert found == [Citation("char_location", "The grass is green.", 0, 4, 23, "Facts", file_id=file.id)]
+            with pytest.raises(SenryuError, match=f"File not found: {file.id}"):
+                await service.count_tokens(replace(asked, tenant="you"))
+        finally:
+            await model.engine.close()
+
+    run(Settings(home=tmp_path), work)
 
 
 def test_pages_go_both_ways(ledger_settings: Settings) -> None:

@@ -20,6 +20,7 @@ import asyncio
 import hashlib
 import io
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ from senryu.types import (
 MOST_PAGES = 100  # of all PDFs of a request
 MOST_BYTES = 32 * 1024 * 1024  # of all its files, as much as a body may hold
 PAGE_BYTES = 4 * 1024 * 1024  # of one page's drawing instructions; text of a page takes some 20 KB
+READ_SECONDS = 60.0  # for one PDF
 KEPT_CHARACTERS = 4_000_000  # of PDFs read before: every turn of a conversation sends them again
 
 logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it repairs
@@ -122,7 +124,11 @@ class Documents:
         async with self._one:
             texts = self._kept.get(key) or ()
             if not texts:
-                texts = await asyncio.to_thread(read_pdf, data, path)
+                try:
+                    async with asyncio.timeout(1.5 * READ_SECONDS):  # the thread looks at its clock only between pages
+                        texts = await asyncio.to_thread(read_pdf, data, path)
+                except TimeoutError as error:
+                    raise SenryuError("pdf_heavy", path=path) from error
             self._kept[key] = texts
             self._kept.move_to_end(key)
             while sum(len(text) for kept in self._kept.values() for text in kept) > KEPT_CHARACTERS:
@@ -135,7 +141,7 @@ class Documents:
 def read_pdf(data: bytes, path: str) -> tuple[str, ...]:
     """The text of each page of a PDF. Slow: up to seconds.
 
-    Raises SenryuError, with `path` as the place, when it is broken, encrypted, too long, or holds no text.
+    Raises SenryuError, with `path` as the place, when it is broken, encrypted, too long or slow, or holds no text.
     """
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -143,7 +149,8 @@ def read_pdf(data: bytes, path: str) -> tuple[str, ...]:
             raise SenryuError("pdf_encrypted", path=path)
         if len(reader.pages) > MOST_PAGES:
             raise SenryuError("pdf_pages", path=path, most=MOST_PAGES, count=len(reader.pages))
-        texts = tuple(_page_text(page, number, path) for number, page in enumerate(reader.pages, start=1))
+        end = time.monotonic() + READ_SECONDS
+        texts = tuple(_page_text(page, path, end) for page in reader.pages)
     except SenryuError:
         raise
     except Exception as error:  # the parser of a format as loose as this one fails in every way
@@ -156,10 +163,10 @@ def read_pdf(data: bytes, path: str) -> tuple[str, ...]:
     return texts
 
 
-def _page_text(page: Any, number: int, path: str) -> str:
+def _page_text(page: Any, path: str, end: float) -> str:
     contents = page.get_contents()
-    if contents is not None and len(contents.get_data()) > PAGE_BYTES:
-        raise SenryuError("pdf_heavy", path=path, page=number)
+    if time.monotonic() > end or (contents is not None and len(contents.get_data()) > PAGE_BYTES):
+        raise SenryuError("pdf_heavy", path=path)
     text: str = page.extract_text()
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")  # fonts map to lone surrogates, too
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from senryu.errors import SenryuError
+from senryu.service.documents import document_text, plain
 from senryu.service.registry import LoadedModel
-from senryu.types import Block, Message, Text, Turn
+from senryu.types import Block, Document, Message, SearchResult, Text, Turn
 
 INLINE_CHARACTERS = 16_384  # a longer prompt is rendered and encoded off the event loop
 HUGE_CHARACTERS = 4_000_000  # past any window, hence about to be refused; counting its tokens takes much memory
@@ -56,7 +57,9 @@ def conversation(turn: Turn) -> tuple[list[dict[str, Any]], bool]:
 
     Consecutive messages of one role are merged. Blocks of the user and the system are joined by a blank line; the
     assistant's are joined directly, for they are one text in pieces. An empty last assistant message is no prefill.
+    Documents, which must be resolved, and search results are texts as any other.
     """
+    turn = plain(turn)
     groups: list[tuple[str, list[str]]] = [("system", [block.text for block in turn.system])]
     for message in turn.messages:
         if groups[-1][0] != message.role:
@@ -74,4 +77,6 @@ def _join(message: Message) -> str:
 
 def _size(block: Block) -> int:
     """Characters, about."""
+    if isinstance(block, Document | SearchResult):
+        return len(document_text(block, 1))
     return len(block.text) if isinstance(block, Text) else 0

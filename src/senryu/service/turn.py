@@ -13,7 +13,7 @@ from senryu.errors import SenryuError
 from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
 from senryu.service.citations import check_citations, citer
-from senryu.service.documents import Documents, FileSource, plain
+from senryu.service.documents import Documents, FileSource
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.metering import Keep, Meter
@@ -46,7 +46,7 @@ class Service:
         model = self.registry.resolve(turn.model).model
         check_citations(turn)
         turn = await self.documents.resolve(turn)
-        return len((await self.prompts.encode(model, plain(turn))).ids)
+        return len((await self.prompts.encode(model, turn)).ids)
 
     def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
         """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
@@ -66,7 +66,7 @@ class Service:
         with self.admission.admit():
             check_citations(turn)
             turn = await self.documents.resolve(turn)
-            prompt = await self.prompts.encode(model, plain(turn))
+            prompt = await self.prompts.encode(model, turn)
             model.limits.check_context(len(prompt.ids), turn.max_tokens)
             usage = Usage(input_tokens=len(prompt.ids), output_tokens=1)  # one is on its way
             yield Started(new_id("msg_"), served.id, usage)
