@@ -88,6 +88,7 @@ ERRORS: dict[str, Rule] = {
     ),
     "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
+    "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
     "unknown_beta": _invalid(
         "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
         "platform.claude.com/docs or try again without the header."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from senryu.api.fields import SHOWN, Fields
 from senryu.errors import SenryuError
@@ -38,6 +39,13 @@ class Dialect:
         if not self.lenient:
             raise error
         self.ignored.append(path)
+
+    def headers(self) -> dict[str, str]:
+        """The response header that names what was passed over; none where nothing was."""
+        names = ", ".join(quote(path, safe="!#$&'*+-.:^_`|~/") for path in dict.fromkeys(self.ignored))
+        if len(names) > HEADER_CHARACTERS:
+            names = names[: names.rindex(", ", 0, HEADER_CHARACTERS) + 2] + "..."
+        return {"senryu-ignored": names} if names else {}
 
     def without(self, feature: str, value: object, path: str) -> None:
         """A field whose feature is not here: passes when it asks for nothing. `feature` is as in "MCP servers are"."""

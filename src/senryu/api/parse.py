@@ -11,10 +11,10 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, get_args
 
-from senryu.api.betas import STRUCTURED_OUTPUTS
+from senryu.api.betas import STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
 from senryu.api.blocks import Blocks
 from senryu.api.dialect import Dialect
-from senryu.api.fields import Fields, array, boolean, choice, integer, natural, optional, string, unit_range
+from senryu.api.fields import SHOWN, Fields, array, boolean, choice, integer, natural, optional, string, unit_range
 from senryu.api.toolfields import ToolFields
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
@@ -42,9 +42,9 @@ class MessagesRequest:
 
 
 class Parser:
-    """Parses one body. `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use.
+    """Parses one body; an unknown beta is refused at once. `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use.
 
-    After `create` or `count`, `ignored` names what the lenient profile passed over.
+    After `create` or `count`, `headers` name what the lenient profile passed over.
     """
 
     def __init__(
@@ -57,14 +57,17 @@ class Parser:
         tenant: str = "",
     ) -> None:
         self.dialect = Dialect(version, canonical, betas, lenient)
+        unknown = unknown_betas(betas)
+        for name in unknown:
+            self.dialect.pass_over(f"anthropic-beta:{name[:SHOWN]}", refuse_betas(unknown))
         self.tenant = tenant
         self.blocks = Blocks(self.dialect)
         self.tool_fields = ToolFields(self.dialect, self.blocks)
 
     @property
-    def ignored(self) -> list[str]:
-        """Paths of what was passed over."""
-        return self.dialect.ignored
+    def headers(self) -> dict[str, str]:
+        """What the response says of the reading."""
+        return self.dialect.headers()
 
     def create(self, body: Any) -> MessagesRequest:
         """The body of POST /v1/messages. Raises SenryuError."""
@@ -147,7 +150,7 @@ class Parser:
             if name in FOREIGN_FIELDS or not self.dialect.lenient:
                 self.dialect.without(what, value, name)
             elif value:
-                self.ignored.append(name)
+                self.dialect.ignored.append(name)
 
     def _thinking(self, value: Any, path: str) -> None:
         thinking = Fields(value, path)
