@@ -46,11 +46,12 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
-    native = Mount("/anthropic", routes=routes)  # where some SDKs look for them
-    return Starlette(
-        routes=[Route("/health", health, methods=["GET"]), native, *routes],
-        middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)],
-    )
+    everywhere = [
+        Route("/health", health, methods=["GET"]),
+        Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        *routes,
+    ]
+    return Starlette(routes=everywhere, middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)])
 
 
 async def complete(request: Request) -> Response:

@@ -102,7 +102,7 @@ def new_message(started: Started, diagnose: bool = False) -> dict[str, Any]:
 
     diagnose: whether the caller asked for diagnostics.
     """
-    message = {
+    message: dict[str, Any] = {
         "id": started.id,
         "type": "message",
         "role": "assistant",
