@@ -44,7 +44,8 @@ class MessagesRequest:
 class Parser:
     """Parses one body; an unknown beta is refused at once.
 
-    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use. After `create` or `count`, `headers` name what the lenient profile passed over.
+    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use. After `create` or
+    `count`, `headers` name what the lenient profile passed over.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """Whether an example of a tool's input matches the tool's schema.
 
-Both are the caller's. What could make the check run without end is left out: patterns, which Python's `re` may match for
-ever, are not looked at, references are followed a bounded number of times, and nothing is fetched.
+Both are the caller's, so that the work is bounded: patterns, which Python's `re` may match for ever, are not looked at, a
+check takes so many steps and no more, and nothing is fetched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator, validators
@@ -17,13 +17,15 @@ from referencing.exceptions import Unresolvable
 from senryu.errors import SenryuError
 from senryu.types import Json
 
-MOST_REFERENCES = 1_000
+MOST_VALUES = 1_000  # in one example
+MOST_STEPS = 20_000  # keywords of the schema that are compared with something
 SHOWN = 200  # characters of a reason
 NOT_CHECKED = ("pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef")
+Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
 
-class _TooMany(Exception):
-    """References lead to ever more references."""
+class _TooMuch(Exception):
+    """The check has taken all of its steps."""
 
 
 def check_examples(schema: Json, examples: Sequence[Json], path: str) -> None:
@@ -36,35 +38,45 @@ def check_examples(schema: Json, examples: Sequence[Json], path: str) -> None:
 def _mismatch(schema: dict[str, Any], example: Json) -> str:
     """Why the example is none; empty when it is one."""
     try:
+        if _values(example) > MOST_VALUES:
+            raise _TooMuch
         Draft202012Validator.check_schema(schema)
         _validator(schema).validate(example)
     except SchemaError as error:
         return f"the schema is invalid: {error.message}"
     except ValidationError as error:
         return error.message
-    except (_TooMany, RecursionError):
-        return "the schema refers to itself without end"
+    except (_TooMuch, RecursionError):
+        return "the example or the schema is too large to be compared"
     except (Unresolvable, ValueError) as error:
         return f"the schema refers to what is not there: {error}"
     return ""
 
 
+def _values(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values, inner))
+
+
 def _validator(schema: dict[str, Any]) -> Any:
-    """A validator of the rules that end."""
-    followed = 0
-    refer, closed = (Draft202012Validator.VALIDATORS[name] for name in ("$ref", "additionalProperties"))
+    """A validator whose steps are counted."""
+    steps = 0
 
-    def reference(validator: Any, ref: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        nonlocal followed
-        followed += 1
-        if followed > MOST_REFERENCES:
-            raise _TooMany
-        yield from refer(validator, ref, instance, schema) or ()
+    def counted(check: Check) -> Check:
+        def step(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+            nonlocal steps
+            steps += 1
+            if steps > MOST_STEPS:
+                raise _TooMuch
+            yield from check(validator, rule, instance, schema) or ()
 
-    def additional(validator: Any, rule: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-        if "patternProperties" not in schema:
-            yield from closed(validator, rule, instance, schema) or ()
+        return step
 
-    skipped = dict.fromkeys(NOT_CHECKED, lambda validator, rule, instance, schema: ())
-    kind = validators.extend(Draft202012Validator, {**skipped, "$ref": reference, "additionalProperties": additional})
-    return kind(schema, registry=Registry())
+    def closed(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
+        """Beside patternProperties nobody knows what is additional without matching patterns."""
+        return None if "patternProperties" in schema else known["additionalProperties"](validator, rule, instance, schema)
+
+    known: dict[str, Check] = dict(Draft202012Validator.VALIDATORS)
+    skipped = dict.fromkeys(NOT_CHECKED, lambda validator, rule, instance, schema: None)
+    rules = {name: counted(check) for name, check in {**known, "additionalProperties": closed}.items()}
+    return validators.extend(Draft202012Validator, {**rules, **skipped})(schema, registry=Registry())
