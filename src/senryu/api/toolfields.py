@@ -10,7 +10,7 @@ from senryu.api.blocks import Blocks
 from senryu.api.dialect import Dialect
 from senryu.api.fields import Fields, array, boolean, choice, free, matching, optional, string, tagged, wrong_tag
 from senryu.errors import SenryuError
-from senryu.service.examples import check_examples
+from senryu.service.examples import Examples
 from senryu.types import Json, Tool, ToolChoice
 
 NAME = "[a-zA-Z0-9_-]{1,64}"
@@ -36,6 +36,7 @@ class ToolFields:
 
     def __init__(self, dialect: Dialect, blocks: Blocks) -> None:
         self.dialect, self.blocks = dialect, blocks
+        self.examples = Examples()
 
     def tools(self, value: Any, path: str) -> tuple[Tool, ...]:
         """`tools`: the caller's own; a tool of any other type is refused by that type."""
@@ -80,7 +81,7 @@ class ToolFields:
         examples = [free(item, f"{path}.{index}") for index, item in enumerate(given)]
         if not examples:
             return schema
-        check_examples(schema, examples, path)
+        self.examples.check(schema, examples, path)
         own = schema.get("examples")
         return {**schema, "examples": [*(own if isinstance(own, list) else []), *examples]}
 

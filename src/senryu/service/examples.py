@@ -1,7 +1,7 @@
 """Whether an example of a tool's input matches the tool's schema.
 
 Both are the caller's, so that the work is bounded: patterns, which Python's `re` may match for ever, and uniqueItems, which
-compares all with all, are not looked at; a check takes so many steps and no more; nothing is fetched.
+compares all with all, are not looked at; a request takes so many steps and no more; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from referencing.exceptions import Unresolvable
 from senryu.errors import SenryuError
 from senryu.types import Json
 
-MOST_VALUES, MOST_LEVELS = 5_000, 64  # in a schema or an example
-MOST_STEPS = 20_000  # keywords of the schema that are compared with something
+MOST_LEVELS = 64  # of a schema
+MOST_STEPS = 50_000  # values of schemas and examples, and keywords that are compared with something
 DEEPEST = 100  # steps inside of each other; jsonschema cannot be trusted to survive the end of Python's stack
 SHOWN = 200  # characters of a reason
 NOT_CHECKED = ("pattern", "patternProperties", "uniqueItems", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef")
@@ -29,32 +29,51 @@ class _TooMuch(Exception):
     """The check has taken all of its steps."""
 
 
-def check_examples(schema: Json, examples: Sequence[Json], path: str) -> None:
-    """Raises SenryuError("bad_example") for the first of `examples` that does not match, or a schema that cannot be checked."""
-    for index, example in enumerate(examples):
-        if why := _mismatch(schema, example):
-            raise SenryuError("bad_example", path=f"{path}.{index}", why=why[:SHOWN])
+class Examples:
+    """Compares all examples of one request, with so many steps in all."""
 
+    def __init__(self) -> None:
+        self._steps = self._depth = 0
 
-def _mismatch(schema: Json, example: Json) -> str:
-    """Why the example is none; empty when it is one."""
-    if _size(schema) > MOST_VALUES or _size(example) > MOST_VALUES or _levels(schema) > MOST_LEVELS:
-        return f"more than {MOST_VALUES} values, or a schema of more than {MOST_LEVELS} levels, are not compared"
-    plain = _without_dialects(schema)
-    try:
-        Draft202012Validator.check_schema(plain)
-        rules = _counted({**Draft202012Validator.VALIDATORS, "additionalProperties": _closed})
-        skipped = dict.fromkeys(NOT_CHECKED, _nothing)
-        validators.extend(Draft202012Validator, {**rules, **skipped})(plain, registry=Registry()).validate(example)
-    except SchemaError as error:
-        return f"the schema is invalid: {error.message}"
-    except ValidationError as error:
-        return error.message
-    except _TooMuch:
-        return "the schema refers to itself too often"
-    except (Unresolvable, ValueError) as error:
-        return f"the schema refers to what is not there: {error}"
-    return ""
+    def check(self, schema: Json, examples: Sequence[Json], path: str) -> None:
+        """Raises SenryuError("bad_example") for the first of `examples` that does not match, or a schema that says nothing."""
+        for index, example in enumerate(examples):
+            if why := self._mismatch(schema, example):
+                raise SenryuError("bad_example", path=f"{path}.{index}", why=why[:SHOWN])
+
+    def _mismatch(self, schema: Json, example: Json) -> str:
+        """Why the example is none; empty when it is one."""
+        self._steps += _size(schema) + _size(example)
+        if self._steps > MOST_STEPS or _levels(schema) > MOST_LEVELS:
+            return "the schemas and examples of the request are too large or too deep to be compared"
+        plain = _without_dialects(schema)
+        checks = {**Draft202012Validator.VALIDATORS, "additionalProperties": _closed, **dict.fromkeys(NOT_CHECKED, _nothing)}
+        counted = {name: self._counted(check) for name, check in checks.items()}
+        self._depth = 0
+        try:
+            Draft202012Validator.check_schema(plain)
+            validators.extend(Draft202012Validator, counted)(plain, registry=Registry()).validate(example)
+        except SchemaError as error:
+            return f"the schema is invalid: {error.message}"
+        except ValidationError as error:
+            return error.message
+        except _TooMuch:
+            return "the schema refers to itself too often, or there are too many examples"
+        except (Unresolvable, ValueError) as error:
+            return f"the schema refers to what is not there: {error}"
+        return ""
+
+    def _counted(self, check: Check) -> Check:
+        def step(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+            self._steps, self._depth = self._steps + 1, self._depth + 1
+            try:
+                if self._steps > MOST_STEPS or self._depth > DEEPEST:
+                    raise _TooMuch
+                yield from check(validator, rule, instance, schema) or ()
+            finally:
+                self._depth -= 1
+
+        return step
 
 
 def _inner(value: Any) -> list[Any]:
@@ -74,24 +93,6 @@ def _without_dialects(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_dialects(inner) for key, inner in value.items() if key != "$schema" or not isinstance(inner, str)}
     return [_without_dialects(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _counted(checks: Mapping[str, Check]) -> dict[str, Check]:
-    """The checks of keywords, of which only so many are made and only so many inside of each other."""
-    steps = depth = 0
-
-    def counted(check: Check) -> Check:
-        def step(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            nonlocal steps, depth
-            steps, depth = steps + 1, depth + 1
-            if steps > MOST_STEPS or depth > DEEPEST:
-                raise _TooMuch
-            yield from check(validator, rule, instance, schema) or ()
-            depth -= 1
-
-        return step
-
-    return {name: counted(check) for name, check in checks.items()}
 
 
 def _nothing(validator: Any, rule: Any, instance: Any, schema: Any) -> None:
