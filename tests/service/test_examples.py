@@ -24,7 +24,9 @@ def refusal(schema: dict[str, Any], *examples: dict[str, Any]) -> str:
 
 def test_what_matches() -> None:
     Examples().check(CITY, [{"city": "Kyoto"}, {"city": "奈良"}], "x")
-    Examples().check({"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}, [{"n": 1}], "x")  # fmt: skip
+    Examples().check(
+        {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}, [{"n": 1}], "x"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,9 @@ def nested(levels: int) -> dict[str, Any]:
     return schema
 
 
-@pytest.mark.parametrize("schema", [{"type": "object", "$ref": "#"}, doubling(60), nested(60)], ids=["loop", "doubling", "deep"])
+@pytest.mark.parametrize(
+    "schema", [{"type": "object", "$ref": "#"}, doubling(60), nested(60)], ids=["loop", "doubling", "deep"]
+)
 def test_schemas_without_end(schema: dict[str, Any]) -> None:
     refusal(schema, {"a": {}})
 
@@ -85,9 +89,8 @@ def test_what_takes_for_ever_is_not_looked_at(schema: dict[str, Any]) -> None:
 
 def test_the_work_of_a_request_is_bounded_not_that_of_an_example() -> None:
     examples, schema = Examples(), {"type": "object", "allOf": [{"type": "object"}] * 100}
-    with pytest.raises(SenryuError, match="too many examples|too large"):
-        for _ in range(1000):
-            examples.check(schema, [{}], "x")
+    with pytest.raises(SenryuError, match="too large"):
+        examples.check(schema, [{}] * 1000, "x")
 
 
 def test_checks_that_end_early_leave_the_depth_as_it_was() -> None:
