@@ -13,6 +13,7 @@ import anthropic
 import httpx
 import pytest
 
+from pdfs import pdf
 from senryu.config import Settings
 from senryu.service import files as service
 from serving import says, scripted_model, serving_with
@@ -216,6 +217,52 @@ def test_lists_in_the_older_shape(url: str) -> None:
     assert page(limit=2, after_id=ids[1]) == (ids[2:4], True)
     assert page(limit=2, before_id=ids[4]) == (ids[2:4], True)
     assert message_of(get(url, "/v1/files", OLDER, after_id="file_none"))[0] == 400
+
+
+def test_keys_have_files_of_their_own(url: str) -> None:
+    ours, theirs = {**VERSION, "x-api-key": "ours"}, {**VERSION, "x-api-key": "theirs"}
+    file = httpx.post(url + "/v1/files", files={"file": ("a", b"a")}, headers=ours).json()
+    assert get(url, f"/v1/files/{file['id']}", ours).status_code == 200
+    assert get(url, f"/v1/files/{file['id']}", theirs).status_code == 404
+    assert get(url, "/v1/files", theirs).json()["data"] == []
+    assert httpx.delete(f"{url}/v1/files/{file['id']}", headers=theirs).status_code == 404
+    body = {"model": "senryu-nano", "max_tokens": 64}
+    body["messages"] = [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": file["id"]}}]}]
+    assert httpx.post(url + "/v1/messages", json=body, headers=ours).status_code == 200
+    assert httpx.post(url + "/v1/messages", json=body, headers=theirs).status_code == 404
+
+
+def test_a_message_cites_a_file(url: str) -> None:
+    """By JSON and by the SDK's stream, which must come to the same."""
+    with anthropic.Anthropic(base_url=url, api_key="any", max_retries=0) as client:
+        pages = pdf(["Nothing here."], ["Look outside.", "The grass is green."])
+        facts = client.files.upload(file=("facts.txt", b"So it is: the grass is green.", "text/plain"))
+        leaf = client.files.upload(file=("leaf.pdf", pages, "application/pdf"))
+        asked: Any = {"model": "senryu-nano", "max_tokens": 64}
+        for file, place in (
+            (facts, {"type": "char_location", "start_char_index": 0, "end_char_index": 29}),
+            (leaf, {"type": "page_location", "start_page_number": 2, "end_page_number": 3}),
+        ):
+            source = {"type": "file", "file_id": file.id}
+            document = {"type": "document", "source": source, "title": "Lawn", "citations": {"enabled": True}}
+            asked["messages"] = [{"role": "user", "content": [document, {"type": "text", "text": "What color?"}]}]
+            (block,) = client.messages.create(**asked).content
+            assert block.type == "text"
+            assert block.text == "The grass is green."
+            (citation,) = block.citations or ()
+            shown = citation.to_dict()
+            cited = shown.pop("cited_text")
+            assert shown == {"document_index": 0, "document_title": "Lawn", "file_id": file.id, **place}
+            assert cited in ("So it is: the grass is green.", "Look outside.\nThe grass is green.", "The grass is green.")
+            with client.messages.stream(**asked) as stream:
+                (streamed,) = stream.get_final_message().content
+            assert (streamed.text, streamed.citations) == (block.text, block.citations)
+            history = [
+                *asked["messages"],
+                {"role": "assistant", "content": [block.to_dict()]},
+                {"role": "user", "content": "So?"},
+            ]
+            assert client.messages.create(**{**asked, "messages": history}).content[0].type == "text"
 
 
 def test_with_the_sdk(url: str, tmp_path: Path) -> None:

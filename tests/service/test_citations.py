@@ -228,10 +228,11 @@ def refused(asked: Turn) -> SenryuError:
 def test_all_or_none_of_the_documents() -> None:
     on, off = Document(PlainText("a"), citations=True), Document(PlainText("b"))
     found, hidden = SearchResult("s", "t", ("x",), citations=True), SearchResult("s", "t", ("x",))
-    error = refused(turn(Text("?"), on, ToolResult("toolu_1", (off,))))
+    asked = Message("user", (Text("?"), on)), Message("assistant", (ToolUse("toolu_1", "find", {}),))
+    error = refused(turn(messages=(*asked, Message("user", (ToolResult("toolu_1", (off,)),)))))
     assert (error.status, error.code) == (400, "citations_mixed")
     assert error.message.startswith(
-        "messages.0.content.2.content.0.citations: citations must be enabled on all or none of the documents"
+        "messages.2.content.0.content.0.citations: citations must be enabled on all or none of the documents"
     )
     assert "search results" in refused(turn(found, hidden)).message
     assert check_citations(turn(on, hidden))

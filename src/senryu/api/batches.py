@@ -20,7 +20,7 @@ from senryu.api.fields import Fields, array, string
 from senryu.api.messages import collect
 from senryu.api.paging import page_json, page_limit
 from senryu.api.parse import Parser
-from senryu.api.wire import api_version, encode_json, envelope, json_response, tenant_of
+from senryu.api.wire import api_version, encode_json, envelope, json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.clock import as_datetime
@@ -50,7 +50,7 @@ def messages_shape(registry: Registry) -> Shape:
         return asked.turn
 
     async def message(events: AsyncGenerator[Event, None]) -> bytes:
-        return encode_json({"type": "succeeded", "message": (await collect(events, "batch"))[0]})
+        return encode_json({"type": "succeeded", "message": (await collect(events, tier="batch"))[0]})
 
     def error(wrong: SenryuError) -> bytes:
         return encode_json({"type": "errored", "error": envelope(wrong, new_id("req_"))})
@@ -73,7 +73,7 @@ class BatchRoutes:
             body = await read_body(request, self.stall_timeout, BATCH_BYTES)
             requests = await asyncio.to_thread(new_requests, body)
             del body
-            batch = await self.batches.create(tenant_of(request), version, requests)
+            batch = await self.batches.create(_tenant(request), version, requests)
         return json_response(batch_json(batch, request))
 
     async def list(self, request: Request) -> Response:
@@ -81,7 +81,7 @@ class BatchRoutes:
         api_version(request)
         query = request.query_params
         ends = query.get("after_id"), query.get("before_id")
-        page, more = await self.batches.page(tenant_of(request), page_limit(query), *ends)
+        page, more = await self.batches.page(_tenant(request), page_limit(query), *ends)
         return json_response(page_json([batch_json(batch, request) for batch in page], more))
 
     async def retrieve(self, request: Request) -> Response:
@@ -237,4 +237,8 @@ def _forwarded(request: Request, name: str) -> str:
 def _named(request: Request) -> tuple[str, str]:
     """(tenant, id of the batch)."""
     api_version(request)
-    return tenant_of(request), request.path_params["batch_id"]
+    return _tenant(request), request.path_params["batch_id"]
+
+
+def _tenant(request: Request) -> str:
+    return getattr(request.state, "tenant", "")

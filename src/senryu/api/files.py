@@ -11,11 +11,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from senryu.api.betas import read_betas
 from senryu.api.body import body_chunks
 from senryu.api.fields import SHOWN
 from senryu.api.form import Part, read_form
 from senryu.api.paging import page_json, page_limit
-from senryu.api.wire import api_version, json_response, tenant_of
+from senryu.api.wire import api_version, json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.clock import as_datetime
@@ -42,7 +43,7 @@ class FileRoutes:
         async with self.files.upload() as upload:
             part, seconds = await self._receive(request, upload)
             expires_in = None if seconds is None else _seconds(seconds)
-            file = await self.files.keep(upload, tenant_of(request), part.filename, part.content_type, expires_in)
+            file = await self.files.keep(upload, request.state.tenant, part.filename, part.content_type, expires_in)
         return json_response(file_json(file))
 
     async def _receive(self, request: Request, upload: Upload) -> tuple[Part, bytes | None]:
@@ -74,8 +75,8 @@ class FileRoutes:
     async def list(self, request: Request) -> Response:
         """A page of files, newest first, or those of some ids."""
         api_version(request)
-        query, tenant = request.query_params, tenant_of(request)
-        if OLDER in _betas(request):
+        query, tenant = request.query_params, request.state.tenant
+        if OLDER in read_betas(request.headers.getlist("anthropic-beta")):
             ends = [await self._place(tenant, query, path) for path in ("after_id", "before_id")]
             page, more = await self.files.page(tenant, page_limit(query), *ends)
             return json_response(page_json([file_json(file) for file in page], more))
@@ -168,11 +169,7 @@ def _from_cursor(cursor: str | None) -> Place | None:
     return place
 
 
-def _betas(request: Request) -> set[str]:
-    return {name.strip() for header in request.headers.getlist("anthropic-beta") for name in header.split(",")}
-
-
 def _named(request: Request) -> tuple[str, str]:
     """(tenant, id of the file)."""
     api_version(request)
-    return tenant_of(request), request.path_params["file_id"]
+    return request.state.tenant, request.path_params["file_id"]
