@@ -85,6 +85,14 @@ ERRORS: dict[str, Rule] = {
         "{path}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
+    "automatic_ttl": _invalid(
+        "cache_control: the last cacheable block has a cache_control of another ttl. Give both the same ttl, or remove one."
+    ),
+    "automatic_order": _invalid(
+        "cache_control.ttl: a ttl='1h' cache_control must not come after a ttl='5m' cache_control block, "
+        "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
+    ),
+    "prewarm": _invalid("max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
