@@ -71,9 +71,9 @@ class Twin:
 
 
 BLOCKS = st.integers(0, 3).flatmap(
-    lambda hours: st.lists(st.tuples(st.integers(0, 1), st.booleans()), min_size=1, max_size=30).map(
-        lambda blocks: marked_by(blocks, hours)
-    )
+    lambda hours: st.lists(
+        st.tuples(st.sampled_from([0] * 30 + [1]), st.integers(0, 9).map(lambda n: n < 2)), min_size=1, max_size=40
+    ).map(lambda blocks: marked_by(blocks, hours))
 )
 
 
