@@ -123,6 +123,13 @@ ERRORS: dict[str, Rule] = {
         "{path}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
+    "automatic_ttl": _invalid(
+        "cache_control: the last cacheable block has a cache_control of another ttl. Give both the same ttl, or remove one."
+    ),
+    "automatic_order": _invalid(
+        "cache_control.ttl: a ttl='1h' cache_control must not come after a ttl='5m' cache_control block, "
+        "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
+    ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
     # batches; the original's own words for these are not known
     "pattern": _invalid("{path}: String should match pattern '{pattern}'"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from senryu.errors import SenryuError
+from senryu.service.positions import Position, digests, ends, marked, normalised
 from senryu.service.registry import LoadedModel
 from senryu.types import Block, Message, Text, Turn
 
@@ -17,9 +19,10 @@ HUGE_CHARACTERS = 4_000_000  # past any window, hence about to be refused; count
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """ids: what the model reads."""
+    """ids: what the model reads. positions: what caching counts by; empty where nobody asked."""
 
     ids: list[int]
+    positions: tuple[Position, ...] = ()
 
 
 class Prompts:
@@ -28,27 +31,36 @@ class Prompts:
     def __init__(self) -> None:
         self._huge = asyncio.Semaphore(1)
 
-    async def encode(self, model: LoadedModel, turn: Turn) -> Prompt:
-        """Raises SenryuError("template") when the model's template refuses the conversation."""
+    async def encode(self, model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = None) -> Prompt:
+        """points: see `encode`. Raises SenryuError("template") when the model's template refuses the conversation."""
         size = sum(_size(block) for message in turn.messages for block in message.content)
         size += sum(_size(block) for block in turn.system)
         if size <= INLINE_CHARACTERS:
-            return encode(model, turn)
+            return encode(model, turn, points)
         async with self._huge if size > HUGE_CHARACTERS else nullcontext():
-            return await asyncio.to_thread(encode, model, turn)
+            return await asyncio.to_thread(encode, model, turn, points)
 
 
-def encode(model: LoadedModel, turn: Turn) -> Prompt:
+def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = None) -> Prompt:
     """Render the conversation with the model's chat template and encode it.
 
+    points: the turn's `breakpoints`, to get the prompt's positions too; the ids are the same with and without.
     Raises SenryuError("template") when the template refuses it.
     """
+    turn = normalised(turn)
     messages, prefill = conversation(turn)
+    how: dict[str, Any] = {"add_generation_prompt": not prefill, "continue_final": prefill}
     try:
-        pieces = model.template.render(messages, add_generation_prompt=not prefill, continue_final=prefill)
+        pieces = model.template.render(messages, **how)
     except ValueError as error:
         raise SenryuError("template", why=error) from error
-    return Prompt(model.tokenizer.encode_rendered(pieces))
+    if points is None:
+        return Prompt(model.tokenizer.encode_rendered(pieces))
+    text, mark = "".join(pieces), model.template.unused_character(messages)
+    places = model.template.locate(text, mark, conversation(marked(turn, mark))[0], **how)
+    ids, tokens = model.tokenizer.locate_rendered(pieces, ends(turn, text, places))
+    names = enumerate(zip(digests(turn), tokens, strict=True))
+    return Prompt(ids, tuple(Position(section, digest, end, points.get(n)) for n, ((section, digest), end) in names))
 
 
 def conversation(turn: Turn) -> tuple[list[dict[str, Any]], bool]:
