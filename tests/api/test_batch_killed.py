@@ -1,4 +1,4 @@
-"""A server killed in the midst of a batch, twice: what it ran is kept and billed, what it did not is run, nothing happens twice."""
+"""A server killed in the midst of a batch, twice: what it ran is kept and billed, what it did not is run, nothing twice."""
 
 from __future__ import annotations
 
