@@ -46,7 +46,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     service = Service(registry, settings, metering.add)
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
-    runner = BatchRunner(service, store, messages_shape(registry), **how)
+    runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
     messages = Messages(service, settings, drain)
     batches = BatchRoutes(Batches(store, runner), settings)
     models = Models(registry)
@@ -77,11 +77,21 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Route("/v1/messages/batches/{batch_id}/results", batches.results, methods=["GET"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model_id:path}", models.retrieve, methods=["GET"]),
-        Route("/health", health, methods=["GET"]),
+        Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
+    everywhere = [
+        Route("/health", health, methods=["GET"]),
+        Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        *routes,
+    ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain)
-    return Starlette(routes=routes, middleware=[edge], lifespan=lifespan)
+    return Starlette(routes=everywhere, middleware=[edge], lifespan=lifespan)
+
+
+async def complete(request: Request) -> Response:
+    """The API before Messages. Raises SenryuError("no_completions")."""
+    raise SenryuError("no_completions")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

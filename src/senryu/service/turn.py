@@ -17,6 +17,7 @@ from senryu.service.limits import Admission
 from senryu.service.metering import Keep, Meter
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry
+from senryu.service.rules import check
 from senryu.types import Event, Finished, Started, Turn, Usage
 
 
@@ -36,8 +37,9 @@ class Service:
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
 
-        Raises SenryuError for an unknown model and for a conversation that the model's template refuses.
+        Raises SenryuError for a turn that breaks a rule, an unknown model and a conversation that its template refuses.
         """
+        check(turn)
         model = self.registry.resolve(turn.model).model
         return len((await self.prompts.encode(model, turn)).ids)
 
@@ -51,6 +53,7 @@ class Service:
         return meter.follow(self._run(turn, meter))
 
     async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
+        check(turn)
         served = self.registry.resolve(turn.model)
         model = served.model
         if closed := model.engine.closed:

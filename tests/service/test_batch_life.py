@@ -28,13 +28,13 @@ from serving import TOKENIZER, idle, says, scripted_model
 START = 1_700_000_000_000_000
 
 
-async def to_turn(params: bytes, version: str) -> Turn:
+async def to_turn(params: bytes, dialect: str, tenant: str) -> Turn:
     if params == b"wrong":
         raise SenryuError("extra", path="foo")
-    return Turn("senryu-nano", (Message("user", (Text(params.decode()),)),), int(version))
+    return Turn("senryu-nano", (Message("user", (Text(params.decode()),)),), int(dialect), tenant=tenant)
 
 
-async def to_message(events: Any) -> bytes:
+async def to_message(turn: Turn, events: Any) -> bytes:
     async with asyncio.timeout(60):
         texts = [event.block.text async for event in events if isinstance(event, BlockStopped)]
     return "".join(texts).encode()
