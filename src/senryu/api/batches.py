@@ -54,7 +54,7 @@ def messages_shape(registry: Registry, settings: Settings) -> Shape:
         return asked.turn
 
     async def message(turn: Turn, events: AsyncGenerator[Event, None]) -> bytes:
-        answer, _ = await collect(events, turn.diagnose is not None, "batch")
+        answer, _ = await collect(events, tier="batch", diagnose=turn.diagnose is not None)
         return encode_json({"type": "succeeded", "message": answer})
 
     def error(wrong: SenryuError) -> bytes:

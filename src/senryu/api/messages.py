@@ -35,10 +35,11 @@ class Messages:
         asked = await parse_body(await read_body(request, self.stall_timeout), parser.create)
         events, diagnose = self.service.run(asked.turn), asked.turn.diagnose is not None
         if not asked.stream:
-            message, cost = await while_wanted(collect(events, diagnose), request.receive, self.drain)
-            asks_cost = request.headers.get("senryu-cost", "").lower() == "true"
-            extra = {"senryu-cost-usd": usd(cost)} if asks_cost else {}
-            return json_response(message, headers=parser.headers | extra)
+            message, cost = await while_wanted(collect(events, diagnose=diagnose), request.receive, self.drain)
+            response = json_response(message, headers=parser.headers)
+            if request.headers.get("senryu-cost", "").lower() == "true":
+                response.headers["senryu-cost-usd"] = usd(cost)
+            return response
         started = await while_wanted(anext(events), request.receive, self.drain)
         assert isinstance(started, Started)
         frames = Framer(diagnose)
@@ -62,7 +63,9 @@ class Messages:
         )
 
 
-async def collect(events: AsyncGenerator[Event, None], diagnose: bool, tier: str = "standard") -> tuple[dict[str, Any], int]:
+async def collect(
+    events: AsyncGenerator[Event, None], *, tier: str = "standard", diagnose: bool = False
+) -> tuple[dict[str, Any], int]:
     """All events of a turn as one Message, and what it costs in nano-dollars."""
     message: dict[str, Any] = {}
     cost = 0
