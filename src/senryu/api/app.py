@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -31,7 +32,7 @@ from senryu.service.metering import Metering
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
 
-__all__ = ["check_bind", "create_app", "serve_model"]
+__all__ = ["check_start", "create_app", "serve_model"]
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -46,7 +47,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     service = Service(registry, settings, metering.add)
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
-    runner = BatchRunner(service, store, messages_shape(registry), **how)
+    runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
     messages = Messages(service, settings, drain)
     batches = BatchRoutes(Batches(store, runner), settings)
     models = Models(registry)
@@ -97,6 +98,17 @@ async def complete(request: Request) -> Response:
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """Where no route leads. Raises SenryuError("no_route")."""
     raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
+
+
+def check_start(settings: Settings) -> None:
+    """Before a model is loaded: can we listen, and open the database? Raises SenryuError."""
+    check_bind(settings)
+
+    async def open_and_close() -> None:
+        async with Database(settings):
+            pass
+
+    asyncio.run(open_and_close())
 
 
 def serve_model(registry: Registry, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

@@ -23,11 +23,12 @@ NO_BYTES = b""
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch. Times in microseconds since 1970; the last four are counted when it ends."""
+    """A batch. `dialect` says how its parameters are to be read. Times in microseconds since 1970; the last four fields are
+    counted when it ends."""
 
     id: str
     tenant: str
-    version: str
+    dialect: str
     created_at: int
     expires_at: int
     total: int

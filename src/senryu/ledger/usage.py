@@ -72,6 +72,12 @@ class UsageSum:
     unknown_name: int
     schema_mismatch: int
 
+    @property
+    def effective_input_nano(self) -> int | None:
+        """Nano-dollars that a prompt token cost on the average, rounded (half up): thousandths of a dollar per million."""
+        tokens = self.priced_tokens
+        return (2 * self.input_cost_nano + tokens) // (2 * tokens) if tokens else None
+
 
 async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     """Write rows; one whose id is there already is left as it is."""
