@@ -86,6 +86,38 @@ ERRORS: dict[str, Rule] = {
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    "choice_unknown": _invalid("tool_choice: Tool '{name}' not found in provided tools"),
+    # tools and schemas: what the answer must match
+    "no_tools": _invalid(
+        "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
+        "Choose another model, or remove tools and the tool blocks of messages."
+    ),
+    "schema": _invalid("{path}: {why}"),
+    "grammar": _invalid("Schema is too complex for compilation. {why}"),
+    "complex_schema": _invalid("{path}: Schema is too complex for compilation."),
+    "open_object": _invalid("{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"),
+    "additional_properties": _invalid(
+        "{path}: For 'object' type, 'additionalProperties: {value}' is not supported. "
+        "Please set 'additionalProperties' to false"
+    ),
+    "many_strict": _invalid("tools: {count} strict tools > {most}, which is the most. Set strict on fewer of them."),
+    "many_optional": _invalid(
+        "tools: {count} optional parameters in all strict schemas > {most}, which is the most. Make more of them required."
+    ),
+    "many_unions": _invalid(
+        "tools: {count} parameters with union types (anyOf or a list of types) in all strict schemas > {most}, "
+        "which is the most. Use fewer of them."
+    ),
+    "schema_prefill": _invalid(
+        "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
+    ),
+    "schema_citations": _invalid(
+        "output_config.format: structured output and citations cannot be combined. Disable citations, or remove the format."
+    ),
+    "schema_and_tools": _invalid(
+        "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to any, tool or none, or remove one of the two."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),

@@ -15,6 +15,7 @@ from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry
+from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn, Usage
 
 
@@ -45,12 +46,13 @@ class Service:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
         with self.admission.admit():
+            planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn)
             model.limits.check_context(len(prompt.ids), turn.max_tokens)
             usage = Usage(input_tokens=len(prompt.ids), output_tokens=1)  # one is on its way
             yield Started(new_id("msg_"), served.id, usage)
-            answer, reused = Answer(model, turn), 0
-            tokens = model.engine.generate(_request(model, turn, prompt))
+            answer, reused = Answer(model, turn, planned), 0
+            tokens = model.engine.generate(_request(model, turn, prompt, planned))
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:
                     async for event in stream:
@@ -72,7 +74,7 @@ def _refusal(error: EngineClosed) -> SenryuError:
     return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
-def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
+def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> TokenRequest:
     sampling = Sampling(
         temperature=turn.temperature,
         top_p=turn.top_p,
@@ -87,4 +89,5 @@ def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
         salt=turn.tenant.encode(),
         priority=turn.priority,
         deadline=turn.deadline,
+        grammar=planned.grammar,
     )
