@@ -33,7 +33,7 @@ END = SPECIALS.index("<|end|>")
 Reply = Callable[[TokenRequest], Sequence[int]]
 
 
-def byte_tokenizer(specials: Sequence[str] = SPECIALS) -> Tokenizer:
+def byte_tokenizer(specials: Sequence[str] = SPECIALS, end: str = "<|end|>") -> Tokenizer:
     """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: id for id, text in enumerate([*specials, *letters])}
@@ -41,7 +41,7 @@ def byte_tokenizer(specials: Sequence[str] = SPECIALS) -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(specials))
-    return Tokenizer(backend, [END])
+    return Tokenizer(backend, [vocabulary[end]])
 
 
 TOKENIZER = byte_tokenizer()
