@@ -20,7 +20,7 @@ class Maker:
     def make(self, depth: int) -> Schema:
         kinds = [self.string, self.integer, self.number, self.choice, self.simple, self.pattern, self.formatted]
         if depth:
-            kinds += [self.object, self.object, self.array, self.either, *([self.tuple] if self.tuples else [])]
+            kinds += [self.object, self.object, self.array, *([self.tuple] if self.tuples else []), self.either]
         return self.draw.choice(kinds)(depth - 1)
 
     def string(self, _: int) -> Schema:
