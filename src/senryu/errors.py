@@ -86,7 +86,6 @@ ERRORS: dict[str, Rule] = {
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
-    "choice_unknown": _invalid("tool_choice: Tool '{name}' not found in provided tools"),
     # tools and schemas: what the answer must match
     "no_tools": _invalid(
         "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
@@ -110,9 +109,6 @@ ERRORS: dict[str, Rule] = {
     ),
     "schema_prefill": _invalid(
         "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
-    ),
-    "schema_citations": _invalid(
-        "output_config.format: structured output and citations cannot be combined. Disable citations, or remove the format."
     ),
     "schema_and_tools": _invalid(
         "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "

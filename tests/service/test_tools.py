@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_turn import SETTINGS, assistant, events, finish_of, text_of, turn, until_idle, user
 
-from senryu.engine.interface import TokenRequest
+from senryu.engine.interface import TokenEvent, TokenRequest
 from senryu.errors import SenryuError
+from senryu.service.answer import Answer
 from senryu.service.prompt import conversation, encode
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.toolcheck import failure
+from senryu.service.tools import Plan
 from senryu.service.turn import Service
 from senryu.types import (
     BlockStarted,
@@ -320,12 +322,13 @@ def test_a_schema_that_is_not_understood_is_relaxed(schema: dict[str, Any]) -> N
     for _ in range(200):
         nested = {"type": "object", "properties": {"deeper": nested}}
     for tools in ((Tool("odd", schema), WEATHER), (Tool("odd", nested), WEATHER)):
-        for choice in (ToolChoice("tool", "odd"), ToolChoice("tool", "weather")):
-            answer = events(nano.model(), turn(tools=tools, tool_choice=choice, max_tokens=200, seed=1))
-            calls = inputs_of(answer)
-            assert {name for name, _ in calls} == {choice.name}
-            if finish_of(answer).stop_reason == "tool_use" and choice.name == "weather":
-                assert all(valid(*call) for call in calls)
+        odd = events(nano.model(), turn(tools=tools, tool_choice=ToolChoice("tool", "odd"), max_tokens=200, seed=1))
+        assert {name for name, _ in inputs_of(odd)} == {"odd"}
+        one = ToolChoice("tool", "weather", parallel=False)
+        answer = events(nano.model(), turn(tools=tools, tool_choice=one, max_tokens=1000, seed=1))
+        ((name, value),) = inputs_of(answer)
+        assert (name, finish_of(answer).stop_reason) == ("weather", "tool_use")
+        assert valid(name, value)
 
 
 def test_named_parameters_are_the_only_ones() -> None:
@@ -409,11 +412,6 @@ def test_a_model_that_cannot_call_says_so() -> None:
         await model.engine.close()
 
     asyncio.run(count())
-
-
-def test_a_choice_of_a_tool_that_is_not_there() -> None:
-    with pytest.raises(SenryuError, match=r"^tool_choice: Tool 'later' not found in provided tools$"):
-        events(FAMILIES["nano"].model(), turn(tools=TOOLS, tool_choice=ToolChoice("tool", "later")))
 
 
 # --- history -----------------------------------------------------------------------------------------------------------
@@ -519,3 +517,62 @@ def test_what_is_wrong_with_a_call(name: str, arguments: str, wrong: str | None)
         ),
     )
     assert failure(name, arguments, (*TOOLS, *odd)) == wrong  # fmt: skip
+
+
+def answer_of(model: LoadedModel, tools: Sequence[Tool], ids: Sequence[int], cuts: Sequence[int]) -> tuple[Answer, list[Event]]:
+    """What is made of tokens that come in events as `cuts` says."""
+    answer = Answer(model, turn(tools=tuple(tools), stop_sequences=("STOP",)), Plan(None, model.calls))
+    edges = sorted({0, len(ids), *(cut % len(ids) for cut in cuts)})
+    seen: list[Event] = []
+    for start, end in pairwise(edges):
+        if not answer.done:
+            seen += answer.push(TokenEvent(tuple(ids[start:end]), finish="stop" if end == len(ids) else None))
+    return answer, seen
+
+
+def without_ids(seen: Sequence[Event]) -> list[Any]:
+    """The events with neighbouring deltas joined, and without what chance named."""
+    made: list[Any] = []
+    for event in seen:
+        match event:
+            case InputDelta(text) | TextDelta(text):
+                made[-1:] = [made[-1] + text] if made and isinstance(made[-1], str) else [made[-1], text]
+            case BlockStarted(ToolUse(_, name, value)) | BlockStopped(ToolUse(_, name, value)):
+                made.append((type(event), name, value))
+            case _:
+                made.append(event)
+    return made
+
+
+PARTS = ["So ", "STO", "STOP", "é🙂", "\n", *(f"CALL{i}" for i in range(3)), "<|call|>", "broken<|call|>"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    said=st.lists(st.sampled_from(PARTS), max_size=6),
+    cuts=st.lists(st.integers(0, 500), max_size=8),
+    eager=st.booleans(),
+)
+def test_events_are_the_same_however_tokens_come(name: str, said: list[str], cuts: list[int], eager: bool) -> None:
+    family = FAMILIES[name]
+    text = "".join(written(family, CALLS[: int(part[4])]) if part.startswith("CALL") else part for part in said)
+    tools = (Tool(WEATHER.name, WEATHER.input_schema, eager=eager), NOW)
+    model = family.model()
+    asyncio.run(model.engine.close())
+    one, whole = answer_of(model, tools, family.ids(text), [])
+    other, pieces = answer_of(model, tools, family.ids(text), cuts)
+    assert without_ids(whole) == without_ids(pieces)
+    for what in ("stop_reason", "stop_sequence", "output_tokens", "calls", "tool_errors", "done"):
+        assert getattr(one, what) == getattr(other, what)
+
+
+def test_finished_calls_are_counted_by_what_is_wrong_with_them() -> None:
+    nano = FAMILIES["nano"]
+    model = nano.model()
+    asyncio.run(model.engine.close())
+    made = [*CALLS, ("weather", "{}"), ("wether", "{}"), ("now", '{"a": 01}'), ("weather", '{"city": 5, "unit": "K"}')]
+    answer, _ = answer_of(model, TOOLS, nano.ids(written(nano, made) + "<|call|>nonsense"), [])
+    assert answer.calls == 7
+    assert answer.tool_errors == {"SchemaMismatch": 2, "UnknownName": 1, "InvalidJson": 2}
+    assert answer_of(model, TOOLS, nano.ids(written(nano, CALLS)), [])[0].tool_errors == {}

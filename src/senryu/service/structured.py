@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from senryu.errors import SenryuError
-from senryu.types import Document, Json, SearchResult, ToolResult, Turn
+from senryu.types import Json, Turn
 
 STRICT_TOOLS = 20  # of one request
 OPTIONAL_PARAMETERS = 24  # of all strict schemas of a request together
@@ -20,19 +20,6 @@ DEEPEST = 64  # levels; the library stops at 128, Python's recursion behind that
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # schemas by name
 _LISTED = ("anyOf", "allOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems", "contains", "propertyNames", "not", "if", "then", "else")
-
-
-def check_output(turn: Turn) -> None:
-    """Raises SenryuError where a schema for the text cannot go with what else is asked."""
-    if turn.output_schema is None:
-        return
-    if prefilled(turn):
-        raise SenryuError("schema_prefill")
-    for message in turn.messages:
-        for block in message.content:
-            inner = block.content if isinstance(block, ToolResult) else (block,)
-            if any(isinstance(part, Document | SearchResult) and part.citations for part in inner):
-                raise SenryuError("schema_citations")
 
 
 def prefilled(turn: Turn) -> bool:

@@ -18,7 +18,7 @@ from senryu.engine.interface import Grammar, GrammarError
 from senryu.errors import SenryuError
 from senryu.service.calls import CallFormat, symbols
 from senryu.service.registry import LoadedModel
-from senryu.service.structured import STRICT_TOOLS, check_output, check_strict, prefilled, required_first, too_deep
+from senryu.service.structured import STRICT_TOOLS, check_strict, prefilled, required_first, too_deep
 from senryu.types import Json, Tool, ToolResult, ToolUse, Turn
 
 OUTPUT_PATH = "output_config.format.schema"
@@ -62,7 +62,8 @@ async def plan(model: LoadedModel, turn: Turn) -> Plan:
     The grammar is compiled already, in a thread: the engine finds it in its cache.
     """
     form = call_format(model, turn)
-    check_output(turn)
+    if turn.output_schema is not None and prefilled(turn):
+        raise SenryuError("schema_prefill")
     if form is None and turn.output_schema is None:
         return Plan()
     return await asyncio.to_thread(_Planner(model, turn, form).plan)
@@ -107,10 +108,7 @@ class _Planner:
         choice = self._turn.tool_choice
         if choice.kind == "none":
             return []
-        tools = [tool for tool in self._turn.tools if choice.kind != "tool" or tool.name == choice.name]
-        if choice.kind == "tool" and not tools:
-            raise SenryuError("choice_unknown", name=choice.name)
-        return tools
+        return [tool for tool in self._turn.tools if choice.kind != "tool" or tool.name == choice.name]
 
     def _compiled(self, rules: list[str]) -> Grammar:
         grammar = Grammar("lark", "\n".join(rules))
