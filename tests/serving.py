@@ -33,14 +33,18 @@ END = SPECIALS.index("<|end|>")
 Reply = Callable[[TokenRequest], Sequence[int]]
 
 
-def byte_tokenizer(specials: Sequence[str] = SPECIALS, end: str = "<|end|>") -> Tokenizer:
-    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens."""
+def byte_tokenizer(specials: Sequence[str] = SPECIALS, end: str = "<|end|>", added: Sequence[str] = ()) -> Tokenizer:
+    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens.
+
+    added: tokens behind them that are text all the same.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: id for id, text in enumerate([*specials, *letters])}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(specials))
+    backend.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in added])
     return Tokenizer(backend, [vocabulary[end]])
 
 

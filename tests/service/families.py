@@ -10,7 +10,7 @@ from pathlib import Path
 from senryu.engine.grammar import GrammarCompiler
 from senryu.model.template import ChatTemplate
 from senryu.model.tokenizer import Tokenizer
-from senryu.service.calls import CallFormat, detect, symbols
+from senryu.service.calls import CallFormat, detect, marks, symbols
 from senryu.service.registry import LoadedModel
 from serving import SPECIALS, TEMPLATE, Reply, byte_tokenizer, scripted_model
 
@@ -26,10 +26,15 @@ class Family:
     template: Path
     specials: tuple[str, ...]
     end: str
+    added: tuple[str, ...] = ()
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return _tokenizer(self.specials, self.end)
+        return _tokenizer(self.specials, self.end, self.added)
+
+    @property
+    def marks(self) -> dict[str, int]:
+        return marks(self.calls, self.tokenizer.added_tokens)
 
     @property
     def calls(self) -> CallFormat:
@@ -38,10 +43,10 @@ class Family:
         return found
 
     def ids(self, text: str) -> list[int]:
-        """`text` as the model writes it, its special tokens by id; then the end."""
+        """`text` as the model writes it, marks by id; then the end."""
         tokenizer, found = self.tokenizer, []
-        for symbol in symbols(text, self.specials):
-            found += [tokenizer.special_tokens[symbol]] if len(symbol) > 1 else tokenizer.encode(symbol)
+        for symbol in symbols(text, self.marks):
+            found += [self.marks[symbol]] if len(symbol) > 1 else tokenizer.encode(symbol)
         return [*found, *tokenizer.eos_ids]
 
     def says(self, text: str) -> Reply:
@@ -49,20 +54,24 @@ class Family:
 
     def model(self, reply: Reply | None = None, **options: object) -> LoadedModel:
         tokenizer = self.tokenizer
-        vocab = len(self.specials) + 256
-        options = {"grammars": _grammars(self.specials, self.end), "tokens": range(len(self.specials), vocab)} | options
+        vocab = tokenizer.vocab_size
+        options = {
+            "grammars": _grammars(self.specials, self.end, self.added),
+            "tokens": range(len(self.specials), vocab),
+        } | options
         template = ChatTemplate(self.template.read_text(), tokenizer.special_tokens, {"bos_token": "<s>", "eos_token": "</s>"})
         return replace(scripted_model(reply, **options), tokenizer=tokenizer, template=template)
 
 
 @cache
-def _tokenizer(specials: Sequence[str], end: str) -> Tokenizer:
-    return byte_tokenizer(specials, end)
+def _tokenizer(specials: Sequence[str], end: str, added: Sequence[str]) -> Tokenizer:
+    return byte_tokenizer(specials, end, added)
 
 
 @cache
-def _grammars(specials: Sequence[str], end: str) -> GrammarCompiler:
-    return GrammarCompiler(_tokenizer(specials, end), len(specials) + 256)
+def _grammars(specials: Sequence[str], end: str, added: Sequence[str]) -> GrammarCompiler:
+    tokenizer = _tokenizer(specials, end, added)
+    return GrammarCompiler(tokenizer, tokenizer.vocab_size)
 
 
 FAMILIES = {
@@ -71,6 +80,10 @@ FAMILIES = {
     "hermes with tokens": Family(
         TEMPLATES / "chatml.jinja", ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"), "<|im_end|>"
     ),
+    "hermes with added tokens": Family(
+        TEMPLATES / "chatml.jinja", ("<|im_start|>", "<|im_end|>"), "<|im_end|>", ("<tool_call>", "</tool_call>", "<think>")
+    ),
+    "hermes with another token": Family(TEMPLATES / "chatml.jinja", ("<|im_start|>", "<|im_end|>"), "<|im_end|>", ("<think>",)),
     "llama 3": Family(TEMPLATES / "headers.jinja", tuple(HEADERS), "<|eot_id|>"),
     "mistral": Family(TEMPLATES / "inst.jinja", tuple(INST), "</s>"),
     "mistral args": Family(TEMPLATES / "args.jinja", (*INST, "[ARGS]"), "</s>"),

@@ -168,6 +168,24 @@ def test_a_call_spelled_in_letters_is_text(name: str) -> None:
     assert blocks_of(answer) == [Text(spelled)]
 
 
+@pytest.mark.parametrize("name", ["hermes with added tokens", "hermes with another token"])
+def test_other_tokens_stay_possible_in_texts(name: str) -> None:
+    """Such as <think>, which is one token but not special, and which the grammar library would take for special."""
+    family = FAMILIES[name]
+    think = family.tokenizer.added_tokens["<think>"]
+
+    def reply(request: TokenRequest) -> list[int]:
+        return [think, *family.tokenizer.encode("Hm"), think, *family.ids(rest)]
+
+    for rest, calls in ((" a", []), ("\n" + written(family, CALLS[:1]), INPUTS[:1]), ("b\n" + written(family, CALLS), INPUTS)):
+        answer = events(family.model(reply), turn(tools=TOOLS, max_tokens=400))
+        assert text_of(answer) == "<think>Hm<think>" + rest.split("\n")[0]
+        assert [value for _, value in inputs_of(answer)] == calls
+        none = events(family.model(reply), turn(tools=TOOLS, tool_choice=ToolChoice("none")))
+        assert text_of(none).startswith("<think>Hm<think>")
+        assert "<tool_call>" not in text_of(none)
+
+
 def test_input_streams_by_key_and_value_and_eager_as_it_comes() -> None:
     nano = FAMILIES["nano"]
     call = written(nano, CALLS[:1])

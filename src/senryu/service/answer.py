@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from senryu.engine.interface import TokenEvent
-from senryu.service.calls import ArgumentsPart, CallParser, CallStarted, CallStopped, Part, TextPart
+from senryu.service.calls import ArgumentsPart, CallParser, CallStarted, CallStopped, Part, TextPart, marks
 from senryu.service.ids import new_id
 from senryu.service.registry import LoadedModel
 from senryu.service.stops import StopWatcher
@@ -41,9 +41,9 @@ class Answer:
         self._parser: CallParser | None = None
         self._marks: dict[int, str] = {}
         if plan.calls:
-            specials = model.tokenizer.special_tokens
-            self._parser = CallParser(plan.calls, specials, forced=plan.forced, begun=plan.begun)
-            self._marks = {id: text for text, id in specials.items()}
+            found = marks(plan.calls, model.tokenizer.added_tokens)
+            self._parser = CallParser(plan.calls, found, forced=plan.forced, begun=plan.begun)
+            self._marks = {id: text for text, id in found.items()}
 
     def push(self, event: TokenEvent) -> Iterator[Event]:
         """What `event` adds to the answer. After it has made the answer `done`, push no more."""

@@ -3,14 +3,14 @@
     start opening { before_name NAME middle ARGUMENTS after } closing        calls of their own: one start each
     start opening { ... } between { ... } closing                            a list of calls behind one start
 
-A format's texts may name special tokens of the model. Those are met by id alone: spelled in ordinary tokens they are text.
+A format's texts may name tokens that the model has for them. Those are met by id alone: spelled in letters they are text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,12 @@ def detect(template: str) -> CallFormat | None:
     return None
 
 
+def marks(form: CallFormat, added_tokens: Mapping[str, int]) -> dict[str, int]:
+    """Text -> id of the model's tokens (its added ones are given) that the format is written with."""
+    texts = [text for text in astuple(form)[1:] if isinstance(text, str)]
+    return {token: id for token, id in added_tokens.items() if len(token) > 1 and any(token in text for text in texts)}
+
+
 @dataclass(frozen=True, slots=True)
 class TextPart:
     """Text outside of calls."""
@@ -95,12 +101,12 @@ class CallStopped:
 Part = TextPart | CallStarted | ArgumentsPart | CallStopped
 
 
-def symbols(text: str, specials: Collection[str]) -> list[str]:
-    """Text as the parser sees it: characters, and a special token as one symbol."""
-    if not specials:
+def symbols(text: str, marks: Collection[str]) -> list[str]:
+    """Text as the parser sees it: characters, and a token of `marks` as one symbol."""
+    if not marks:
         return list(text)
-    parts = re.split("(" + "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) + ")", text)
-    return [symbol for part in parts for symbol in ([part] if part in specials else part)]
+    parts = re.split("(" + "|".join(map(re.escape, sorted(marks, key=len, reverse=True))) + ")", text)
+    return [symbol for part in parts for symbol in ([part] if part in marks else part)]
 
 
 class CallParser:
@@ -110,18 +116,18 @@ class CallParser:
     `flush` gives what text was held back; a call that is open then simply never stops.
     """
 
-    def __init__(self, form: CallFormat, specials: Collection[str], *, forced: bool = False, begun: bool = False) -> None:
-        """specials: texts of the model's special tokens. forced: the answer has calls only. begun: it continues a text."""
+    def __init__(self, form: CallFormat, marks: Collection[str], *, forced: bool = False, begun: bool = False) -> None:
+        """marks: see the function. forced: the answer has calls only. begun: it continues a text."""
         self._form = form
         self._forced = forced
         starts = [form.lead + form.start, form.start] if form.lead else [form.start]
-        self._starts = [] if form.anchored and begun and not forced else [symbols(start, specials) for start in starts]
-        self._to_name = symbols(form.opening + form.before_name, specials)
-        self._middle = symbols(form.middle, specials)
-        self._after = symbols(form.after, specials)
-        self._between = symbols(form.between, specials)
-        self._closing = symbols(form.closing, specials)
-        self._before_next = [*self._between[1:], *symbols(form.before_name, specials)]
+        self._starts = [] if form.anchored and begun and not forced else [symbols(start, marks) for start in starts]
+        self._to_name = symbols(form.opening + form.before_name, marks)
+        self._middle = symbols(form.middle, marks)
+        self._after = symbols(form.after, marks)
+        self._between = symbols(form.between, marks)
+        self._closing = symbols(form.closing, marks)
+        self._before_next = [*self._between[1:], *symbols(form.before_name, marks)]
         self._read: Callable[[str], None] = self._in_text
         self._parts: list[Part] = []
         self._text: list[str] = []  # not yet in a part
@@ -138,13 +144,13 @@ class CallParser:
         self._quoted = self._escaped = False
 
     def push(self, text: str) -> list[Part]:
-        """The parts that `text` completes; no symbol in it is a special token."""
+        """The parts that `text` completes."""
         for symbol in text:
             self._read(symbol)
         return self._take()
 
     def mark(self, token: str) -> list[Part]:
-        """The same for a special token, by its text."""
+        """The same for one of `marks`, met by its id."""
         self._read(token)
         return self._take()
 
@@ -176,7 +182,7 @@ class CallParser:
             self._text = []
 
     def _put(self, symbol: str) -> None:
-        """A symbol of the text; a special token that has no meaning here has no text either."""
+        """A symbol of the text; a mark where it means nothing is no text either."""
         if len(symbol) != 1:
             return
         if self._blank is None:

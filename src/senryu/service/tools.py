@@ -16,7 +16,7 @@ from typing import Any
 
 from senryu.engine.interface import Grammar, GrammarError
 from senryu.errors import SenryuError
-from senryu.service.calls import CallFormat, symbols
+from senryu.service.calls import CallFormat, marks, symbols
 from senryu.service.registry import LoadedModel
 from senryu.service.structured import STRICT_TOOLS, check_strict, prefilled, required_first, too_deep
 from senryu.types import Json, Tool, ToolResult, ToolUse, Turn
@@ -70,11 +70,15 @@ async def plan(model: LoadedModel, turn: Turn) -> Plan:
 
 
 class _Planner:
-    """Writes the grammar of one turn in Lark, the library's dialect: <[7]> is the special token 7, %json a schema."""
+    """Writes the grammar of one turn in Lark, the library's dialect: <[7]> is the token 7, %json a schema."""
 
     def __init__(self, model: LoadedModel, turn: Turn, form: CallFormat | None) -> None:
         self._engine = model.engine
-        self._specials = model.tokenizer.special_tokens
+        tokenizer = model.tokenizer
+        self._marks = marks(form, tokenizer.added_tokens) if form else {}
+        # tokens like <think>, which stand for themselves in texts, but which the library takes for special ones
+        apart = tokenizer.added_tokens.keys() - tokenizer.special_tokens.keys() - self._marks.keys()
+        self._apart = sorted(tokenizer.added_tokens[text] for text in apart if text.startswith("<") and text.endswith(">"))
         self._turn = turn
         self._form = form
         self._separators = form or _JSON
@@ -134,12 +138,16 @@ class _Planner:
         """Text that holds no call: the output schema's, or any."""
         if self._turn.output_schema is not None:
             return ["start: out", self._out()]
-        start = self._form.start if self._form else ""
-        if start in self._specials:
-            return ["start: TEXT?", _TEXT]
         assert self._form is not None
-        barred = json.dumps(start) + r" /(.|\n)*/"
-        return ["start: TEXT?", "TEXT: /(.|\\n)+/ & ~BARRED", f"BARRED: {barred if self._form.anchored else _ANY + barred}"]
+        start = self._form.start
+        if start in self._marks:
+            return [f"start: {self._others()} TEXT?", _TEXT]
+        barred = f"BARRED: {'' if self._form.anchored else _ANY} {json.dumps(start)} {_ANY}"
+        return [f"start: {self._others()} TEXT?", f"{_TEXT} & ~BARRED", barred]
+
+    def _others(self) -> str:
+        """What may stand before the last of a text: more of it, each with a token at its end that has a place of its own."""
+        return f"(TEXT? <[{','.join(map(str, self._apart))}]>)*" if self._apart else ""
 
     def _calls(self, form: CallFormat, forced: bool) -> list[str]:
         """The rules around a call: `start`, and what stands between calls."""
@@ -156,14 +164,15 @@ class _Planner:
             return [f"start: {first} calls", *rules]
         if self._turn.output_schema is not None:
             return [f"start: {first} calls | out", *rules, self._out()]
+        text = f"{self._others()} TEXT?"
         if form.anchored and self._begun:
-            return ["start: TEXT?", *rules, _TEXT]
-        if form.start in self._specials:
-            return [f"start: TEXT? ({first} calls)?", *rules, _TEXT]
+            return [f"start: {text}", *rules, _TEXT]
+        if form.start in self._marks:
+            return [f"start: {text} ({first} calls)?", *rules, _TEXT]
         # as soon as the text holds a start, the lazy lexeme has won and a call it is
-        head = json.dumps(form.start)
-        head = f"head[lazy]: HEAD\nHEAD: {head if form.anchored else _ANY + head}"
-        return ["start: TEXT? | head calls", *rules, head, _TEXT]
+        head = f"HEAD: {'' if form.anchored else _ANY} {json.dumps(form.start)}"
+        before = "" if form.anchored else self._others()
+        return [f"start: {text} | {before} head calls", *rules, "head[lazy]: HEAD", head, _TEXT]
 
     def _call_rules(self, form: CallFormat, tools: list[tuple[Tool, str]]) -> list[str]:
         rules = ["call: " + " | ".join(f"call{number}" for number in range(len(tools)))]
@@ -174,15 +183,15 @@ class _Planner:
         return rules
 
     def _literal(self, text: str, name: str = "", rest: str = "") -> str:
-        """The texts as Lark, special tokens in them by id, but not in a name."""
+        """The texts as Lark, marks in them by id, but not in a name."""
         parts: list[str] = []
         plain = ""
-        for symbol in [*symbols(text, self._specials), *name, *symbols(rest, self._specials), ""]:
+        for symbol in [*symbols(text, self._marks), *name, *symbols(rest, self._marks), ""]:
             if len(symbol) == 1:
                 plain += symbol
                 continue
             parts += [json.dumps(plain)] if plain else []
-            parts += [f"<[{self._specials[symbol]}]>"] if symbol else []
+            parts += [f"<[{self._marks[symbol]}]>"] if symbol else []
             plain = ""
         return " ".join(parts)
 
@@ -219,7 +228,7 @@ class _Planner:
         return self._arguments(tool, 2)
 
 
-_ANY = r"/(.|\n)*/ "
+_ANY = r"/(.|\n)*/"
 _TEXT = r"TEXT: /(.|\n)+/"
 
 
