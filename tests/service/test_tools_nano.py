@@ -52,7 +52,7 @@ def tools_of(size: int, seed: int) -> tuple[Tool, ...]:
         schema = maker.object(2)
         if maker.draw.random() < 0.3:
             del schema["additionalProperties"]
-        made.append(Tool(f"tool_{seed}-{number}", schema, f"Tool number {number}", eager=number % 3 == 0))
+        made.append(Tool(f"tool_{size}-{seed}-{number}", schema, f"Tool number {number}", eager=number % 3 == 0))
     return tuple(made)
 
 
