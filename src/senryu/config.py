@@ -33,6 +33,8 @@ class Settings:
     port: int = 8484
     api_key: str | None = None
     """Callers must send it when set; without one only loopback callers are served."""
+    profile: str = "faithful"
+    """faithful refuses what Claude 3.5 Haiku refuses; lenient passes over what agents send to any model, and says so."""
     threads: int = 0
     """Threads of the engine; 0 is every usable core."""
     kernels: str = "auto"
@@ -76,6 +78,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
     "port": (int, "a whole number"),
     "api_key": (str, "a string"),
+    "profile": (str, "a string"),
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
     "kv": (str, "a string"),
@@ -89,6 +92,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "drain_timeout_s": ((int, float), "a number"),
 }
 _CHOICES = {
+    "profile": ("faithful", "lenient"),
     "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
     "kv": ("int8", "float32"),
     "weights": ("int8", "int4", "bf16"),

@@ -48,12 +48,16 @@ ERRORS: dict[str, Rule] = {
     "not_tag": _invalid("{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags: {tags}"),
     "too_short": _invalid("{path}: String should have at least {low} character{s}"),
     "too_long": _invalid("{path}: String should have at most {high} characters"),
+    "not_matching": _invalid("{path}: String should match pattern '{pattern}'"),
+    "not_base64": _invalid("{path}: Invalid base64 data"),
+    "too_deep": _invalid("{path}: nested more than {deepest} levels deep"),
     "too_many": _invalid("{path}: List should have at most {high} items after validation, not {count}"),
     "below": _invalid("{path}: Input should be greater than or equal to {low}"),
     "above": _invalid("{path}: Input should be less than or equal to {high}"),
     "range": _invalid("{path}: range: {low}..{high}"),
     # the meaning of a request
-    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
+    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 0"),
+    "prewarm": _invalid("max_tokens: 0 fills the cache and answers nothing, so that {what} cannot be asked for with it"),
     "max_tokens_high": _invalid(
         "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
     ),
@@ -77,8 +81,42 @@ ERRORS: dict[str, Rule] = {
     ),
     "no_images": _invalid("'{model}' does not support image input."),
     "no_thinking": _invalid("'{model}' does not support thinking."),
-    "choice_without_tools": _invalid("tool_choice may only be specified while providing tools."),
+    "no_effort": _invalid("This model does not support the effort parameter."),
+    "two_formats": _invalid("output_format: the format is in output_config already. Send one of them."),
+    "no_document_urls": _invalid(
+        "{path}: this server fetches nothing. Send the document itself, as a source of type 'base64', 'text' or 'content'."
+    ),
+    "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
+    "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
+    "unknown_beta": _invalid(
+        "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
+        "platform.claude.com/docs or try again without the header."
+    ),
+    # tools
+    "choice_without_tools": _invalid("tool_choice may only be specified while providing tools."),
+    "choice_unknown": _invalid("tool_choice: Tool '{name}' not found in provided tools"),
+    "tool_names": _invalid("tools: Tool names must be unique."),
+    "bad_example": _invalid("{path}: does not match the tool's input_schema: {why}"),
+    "tool_use_role": _invalid("{path}: `tool_use` blocks can only be in `assistant` messages"),
+    "tool_result_role": _invalid("{path}: `tool_result` blocks can only be in `user` messages"),
+    "tool_use_ids": _invalid("{path}: `tool_use` ids must be unique"),
+    "tool_result_missing": _invalid(
+        "messages.{index}: `tool_use` ids were found without `tool_result` blocks immediately after: {ids}. "
+        "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+    ),
+    "tool_result_unexpected": _invalid(
+        "{path}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. "
+        "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
+    ),
+    "tool_result_twice": _invalid(
+        "{path}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {id}"
+    ),
+    # documents and breakpoints
+    "mixed_citations": _invalid("messages: citations must be enabled on all {what} or on none of them"),
+    "inner_breakpoint": _invalid(
+        "{path}.cache_control: blocks inside of {what} cannot be cached on their own. Put cache_control on the {what} itself."
+    ),
     "many_breakpoints": _invalid("A maximum of 4 blocks with cache_control may be provided. Found {count}."),
     "empty_breakpoint": _invalid("{path}: cache_control cannot be set for empty text blocks"),
     "ttl_order": _invalid(

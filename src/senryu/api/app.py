@@ -43,10 +43,20 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model_id:path}", models.retrieve, methods=["GET"]),
-        Route("/health", health, methods=["GET"]),
+        Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)])
+    everywhere = [
+        Route("/health", health, methods=["GET"]),
+        Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        *routes,
+    ]
+    return Starlette(routes=everywhere, middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)])
+
+
+async def complete(request: Request) -> Response:
+    """The API before Messages. Raises SenryuError("no_completions")."""
+    raise SenryuError("no_completions")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

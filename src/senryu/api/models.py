@@ -12,20 +12,20 @@ from senryu.api.wire import api_version, json_response
 from senryu.errors import SenryuError
 from senryu.service.registry import Registry, Served
 
-NO = {"supported": False}
+YES, NO = {"supported": True}, {"supported": False}
 CAPABILITIES = {
-    "batch": NO,
-    "citations": NO,
+    "batch": YES,
+    "citations": YES,
     "code_execution": NO,
     "context_management": {"supported": False},
     "effort": {"supported": False, "low": NO, "medium": NO, "high": NO, "max": NO},
     "image_input": NO,
-    "pdf_input": NO,
+    "pdf_input": YES,
     "server_tools": {"supported": False, "web_search": NO, "code_execution": NO},
-    "structured_outputs": NO,
+    "structured_outputs": YES,
     "thinking": {
         "supported": False,
-        "types": {"adaptive": NO, "between_tools": NO, "disabled": {"supported": True}, "enabled": NO},
+        "types": {"adaptive": NO, "between_tools": NO, "disabled": YES, "enabled": NO},
     },
 }
 

@@ -15,6 +15,7 @@ from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry
+from senryu.service.rules import check
 from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn, Usage
 
@@ -30,8 +31,9 @@ class Service:
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
 
-        Raises SenryuError for an unknown model and for a conversation that the model's template refuses.
+        Raises SenryuError for a turn that breaks a rule, an unknown model and a conversation that its template refuses.
         """
+        check(turn)
         model = self.registry.resolve(turn.model).model
         return len((await self.prompts.encode(model, turn)).ids)
 
@@ -40,6 +42,7 @@ class Service:
 
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
+        check(turn)
         served = self.registry.resolve(turn.model)
         model = served.model
         if closed := model.engine.closed:
