@@ -29,23 +29,13 @@ SIZES = (1, 5, 20)  # tools of a turn
 CHOICES = ("any", "one", "tool", "any", "auto", "one", "tool", "none")
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Settings:
-    class Kept(Settings):
-        """Compiled kernels stay between runs."""
-
-        kernel_cache = pytestconfig.cache.mkdir("kernels")
-
-    return Kept(home=tmp_path_factory.mktemp("home"), kv_cache_gb=0.5, kv_spill_gb=0)
-
-
 @pytest.fixture
-def nano(settings: Settings) -> LoadedModel:
-    return load_model(settings, "nano")
+def nano(kept_kernels: Path, tmp_path: Path) -> LoadedModel:
+    return load_model(Settings(home=tmp_path, kv_cache_gb=0.5, kv_spill_gb=0), "nano")
 
 
 def tools_of(size: int, seed: int) -> tuple[Tool, ...]:
-    """Some strict, some with bounds on nothing but their strings, some that stream eagerly."""
+    """Some with objects that are open, some that stream eagerly."""
     made = []
     for number in range(size):
         maker = Maker(1000 * seed + 50 * size + number, tuples=False)
@@ -96,7 +86,7 @@ def check(asked: Turn, answer: list[Event], seen: Counter[str]) -> None:
     calls = [block for block in blocks if not isinstance(block, Text)]
     seen["cut"] += finish.stop_reason == "max_tokens" and bool(calls)
     if finish.stop_reason != "max_tokens":
-        assert inputs_of(answer) == [(call.name, call.input) for call in calls] or any(tool.eager for tool in asked.tools)
+        assert inputs_of(answer) == [(call.name, call.input) for call in calls]
         assert finish.stop_reason == ("tool_use" if calls else "end_turn")
     for call in calls[:-1] if finish.stop_reason == "max_tokens" else calls:
         (tool,) = [tool for tool in asked.tools if tool.name == call.name]
