@@ -143,6 +143,34 @@ ERRORS: dict[str, Rule] = {
     "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
     "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
     "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
+    # tools and schemas: what the answer must match
+    "no_tools": _invalid(
+        "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
+        "Choose another model, or remove tools and the tool blocks of messages."
+    ),
+    "schema": _invalid("{path}: {why}"),
+    "grammar": _invalid("Schema is too complex for compilation. {why}"),
+    "complex_schema": _invalid("{path}: Schema is too complex for compilation."),
+    "open_object": _invalid("{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"),
+    "additional_properties": _invalid(
+        "{path}: For 'object' type, 'additionalProperties: {value}' is not supported. "
+        "Please set 'additionalProperties' to false"
+    ),
+    "many_strict": _invalid("tools: {count} strict tools > {most}, which is the most. Set strict on fewer of them."),
+    "many_optional": _invalid(
+        "tools: {count} optional parameters in all strict schemas > {most}, which is the most. Make more of them required."
+    ),
+    "many_unions": _invalid(
+        "tools: {count} parameters with union types (anyOf or a list of types) in all strict schemas > {most}, "
+        "which is the most. Use fewer of them."
+    ),
+    "schema_prefill": _invalid(
+        "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
+    ),
+    "schema_and_tools": _invalid(
+        "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to any, tool or none, or remove one of the two."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),

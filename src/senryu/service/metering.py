@@ -92,8 +92,13 @@ class Meter:
             total_ms=self._elapsed(),
             tools_offered=len(self._turn.tools),
             tool_calls=self._calls,
-            tool_errors=ToolErrors(),
+            tool_errors=_tool_errors(self.answer),
         )
+
+
+def _tool_errors(answer: Answer | None) -> ToolErrors:
+    wrong = answer.tool_errors if answer else {}
+    return ToolErrors(wrong.get("InvalidJson", 0), wrong.get("UnknownName", 0), wrong.get("SchemaMismatch", 0))
 
 
 class Metering:

@@ -23,6 +23,7 @@ from senryu.service.positions import breakpoints
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry, Served
 from senryu.service.rules import check
+from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn
 
 
@@ -77,13 +78,14 @@ class Service:
         model.limits.check_output(turn.max_tokens, served.id)
         points = breakpoints(turn)
         with self.admission.admit():
+            planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
             model.limits.check_context(len(prompt.ids), max(turn.max_tokens, 1))
-            request = _request(model, turn, prompt)
+            request = _request(model, turn, prompt, planned)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
                 yield started
-            answer, reused = Answer(model, turn), 0
+            answer, reused = Answer(model, turn, planned), 0
             meter.answer = answer
             tokens = model.engine.generate(request)
             try:
@@ -122,7 +124,7 @@ def _refusal(error: EngineClosed) -> SenryuError:
     return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
-def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
+def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> TokenRequest:
     sampling = Sampling(
         temperature=turn.temperature,
         top_p=turn.top_p,
@@ -138,4 +140,5 @@ def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
         breakpoints=tuple(Breakpoint(at.end, at.ttl) for at in prompt.positions if at.ttl and countable(at)),
         priority=turn.priority,
         deadline=turn.deadline,
+        grammar=planned.grammar,
     )
