@@ -16,7 +16,8 @@ from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.clock import DAY, SECOND
 from senryu.ledger.database import Database
-from senryu.ledger.usage import ToolErrors, UsageRow, record
+from senryu.ledger.rows import ToolErrors, UsageRow
+from senryu.ledger.usage import record
 from senryu.types import Usage
 
 NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * SECOND

@@ -15,8 +15,9 @@ from senryu.config import Settings
 from senryu.ledger.clock import DAY, as_datetime
 from senryu.ledger.database import Database
 from senryu.ledger.prices import load_prices
+from senryu.ledger.rows import ToolErrors, UsageRow
 from senryu.ledger.tables import requests
-from senryu.ledger.usage import ToolErrors, UsageRow, UsageSum, record, sums
+from senryu.ledger.usage import UsageSum, record, sums
 from senryu.types import Usage
 
 NOON = 1_700_000_000 * 1_000_000 // DAY * DAY + DAY // 2

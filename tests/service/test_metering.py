@@ -16,12 +16,12 @@ from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger import clock
 from senryu.ledger.database import Database
+from senryu.ledger.rows import UsageRow
 from senryu.ledger.tables import requests
-from senryu.ledger.usage import UsageRow
-from senryu.service import metering
-from senryu.service.metering import Metering
+from senryu.service import usage_writer
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.turn import Service
+from senryu.service.usage_writer import UsageWriter
 from senryu.types import BlockStarted, Finished, Message, Started, Text, TextDelta, Turn, Usage
 from serving import TOKENIZER, says, scripted_model
 
@@ -126,7 +126,7 @@ async def written(database: Database) -> list[str]:
 def test_rows_are_written_while_it_runs_and_all_at_the_end(ledger_settings: Settings) -> None:
     async def main() -> None:
         async with Database(ledger_settings) as database:
-            writer = Metering(database)
+            writer = UsageWriter(database)
             async with writer.writing():
                 writer.add(replace(ROW, id="first"))
                 async with asyncio.timeout(60):
@@ -155,12 +155,12 @@ class Failing:
 
 
 def test_rows_that_cannot_be_written_wait(ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metering, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(usage_writer, "RETRY_SECONDS", 0.01)
 
     async def main() -> None:
         async with Database(ledger_settings) as database:
             failing = Failing(database, 2)
-            writer = Metering(failing)  # type: ignore[arg-type]
+            writer = UsageWriter(failing)  # type: ignore[arg-type]
             async with writer.writing():
                 for number in range(5):
                     writer.add(replace(ROW, id=str(number)))
@@ -171,11 +171,11 @@ def test_rows_that_cannot_be_written_wait(ledger_settings: Settings, monkeypatch
 
 
 def test_a_stop_does_not_wait_for_a_database_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(metering, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(usage_writer, "RETRY_SECONDS", 0.01)
 
     async def main() -> None:
         async with Database(Settings(home=tmp_path)) as database:
-            writer = Metering(Failing(database, 1000))  # type: ignore[arg-type]
+            writer = UsageWriter(Failing(database, 1000))  # type: ignore[arg-type]
             async with writer.writing():
                 writer.add(ROW)
 

@@ -28,9 +28,9 @@ from senryu.ledger.batches import BatchStore
 from senryu.ledger.database import Database
 from senryu.service.batch_runner import BatchRunner
 from senryu.service.batches import RESULTS_KEPT, Batches
-from senryu.service.metering import Metering
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
+from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
@@ -43,8 +43,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     """
     drain = drain or Drain()
     database = Database(settings)
-    metering = Metering(database)
-    service = Service(registry, settings, metering.add)
+    usage = UsageWriter(database)
+    service = Service(registry, settings, usage.add)
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
     runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
@@ -57,7 +57,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         async with AsyncExitStack() as stack:
             stack.push_async_callback(registry.close)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(metering.writing())
+            await stack.enter_async_context(usage.writing())
             await stack.enter_async_context(runner.running())
             yield
 

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.database import Database
+from senryu.ledger.rows import UsageRow
 from senryu.ledger.tables import batch_requests, batches
-from senryu.ledger.usage import UsageRow, record
+from senryu.ledger.usage import record
 
 State = Literal["succeeded", "errored", "canceled", "expired"]
 CHUNK = 1000  # rows that go to the database in one statement

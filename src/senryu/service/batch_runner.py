@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from senryu.errors import SenryuError
 from senryu.ledger import clock
 from senryu.ledger.batches import Batch, BatchStore, PendingRequest, State
-from senryu.ledger.usage import UsageRow
+from senryu.ledger.rows import UsageRow
 from senryu.service.turn import Service
 from senryu.types import Event, Turn
 
