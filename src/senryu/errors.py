@@ -112,8 +112,7 @@ ERRORS: dict[str, Rule] = {
     "tool_result_twice": _invalid(
         "{path}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {id}"
     ),
-    # documents and breakpoints
-    "mixed_citations": _invalid("messages: citations must be enabled on all {what} or on none of them"),
+    # breakpoints
     "inner_breakpoint": _invalid(
         "{path}.cache_control: blocks inside of {what} cannot be cached on their own. Put cache_control on the {what} itself."
     ),
