@@ -59,8 +59,8 @@ ERRORS: dict[str, Rule] = {
     "above": _invalid("{path}: Input should be less than or equal to {high}"),
     "range": _invalid("{path}: range: {low}..{high}"),
     # the meaning of a request
-    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 0"),
-    "prewarm": _invalid("max_tokens: 0 fills the cache and answers nothing, so that {what} cannot be asked for with it"),
+    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
+    "prewarm": _invalid("max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"),
     "max_tokens_high": _invalid(
         "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
     ),
@@ -125,6 +125,13 @@ ERRORS: dict[str, Rule] = {
         "{path}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
+    "automatic_ttl": _invalid(
+        "cache_control: the last cacheable block has a cache_control of another ttl. Give both the same ttl, or remove one."
+    ),
+    "automatic_order": _invalid(
+        "cache_control.ttl: a ttl='1h' cache_control must not come after a ttl='5m' cache_control block, "
+        "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
+    ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
     # documents and citations
     "pdf_broken": _invalid(
@@ -163,12 +170,41 @@ ERRORS: dict[str, Rule] = {
     "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
     "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
     "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_prewarm": _invalid("max_tokens: must be greater than or equal to 1"),
     "batch_running": _invalid(
         "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
     ),
     "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
     "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
     "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
+    # tools and schemas: what the answer must match
+    "no_tools": _invalid(
+        "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
+        "Choose another model, or remove tools and the tool blocks of messages."
+    ),
+    "schema": _invalid("{path}: {why}"),
+    "grammar": _invalid("Schema is too complex for compilation. {why}"),
+    "complex_schema": _invalid("{path}: Schema is too complex for compilation."),
+    "open_object": _invalid("{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"),
+    "additional_properties": _invalid(
+        "{path}: For 'object' type, 'additionalProperties: {value}' is not supported. "
+        "Please set 'additionalProperties' to false"
+    ),
+    "many_strict": _invalid("tools: {count} strict tools > {most}, which is the most. Set strict on fewer of them."),
+    "many_optional": _invalid(
+        "tools: {count} optional parameters in all strict schemas > {most}, which is the most. Make more of them required."
+    ),
+    "many_unions": _invalid(
+        "tools: {count} parameters with union types (anyOf or a list of types) in all strict schemas > {most}, "
+        "which is the most. Use fewer of them."
+    ),
+    "schema_prefill": _invalid(
+        "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
+    ),
+    "schema_and_tools": _invalid(
+        "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to any, tool or none, or remove one of the two."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),

@@ -164,7 +164,7 @@ def test_what_a_tool_gave_may_be_blank_but_not_empty() -> None:
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
-        ({"output_schema": {"type": "object"}}, "`output_config.format`"),
+        ({"output_schema": {"type": "object"}}, "output_config.format"),
         ({"tools": (TOOL,), "tool_choice": ToolChoice("any")}, "tool_choice 'any'"),
         ({"tools": (TOOL,), "tool_choice": ToolChoice("tool", "look")}, "tool_choice 'tool'"),
     ],
@@ -172,7 +172,7 @@ def test_what_a_tool_gave_may_be_blank_but_not_empty() -> None:
 def test_filling_the_cache_asks_for_no_answer(fields: dict[str, Any], what: str) -> None:
     check(turn(HI, **fields))
     assert refusal(replace(turn(HI, **fields), max_tokens=0)) == (
-        f"max_tokens: 0 fills the cache and answers nothing, so that {what} cannot be asked for with it"
+        f"max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"
     )
     check(replace(turn(HI, tools=(TOOL,)), max_tokens=0))
 

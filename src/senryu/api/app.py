@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -30,11 +31,11 @@ from senryu.ledger.files import FileTable
 from senryu.service.batch_runner import BatchRunner
 from senryu.service.batches import RESULTS_KEPT, Batches
 from senryu.service.files import Files
-from senryu.service.metering import Metering
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
+from senryu.service.usage_writer import UsageWriter
 
-__all__ = ["check_bind", "create_app", "serve_model"]
+__all__ = ["check_start", "create_app", "serve_model"]
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -45,12 +46,12 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     """
     drain = drain or Drain()
     database = Database(settings)
-    metering = Metering(database)
+    usage = UsageWriter(database)
     uploaded = Files(FileTable(database), settings.files)
-    service = Service(registry, settings, metering.add, uploaded)
+    service = Service(registry, settings, usage.add, uploaded)
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
-    runner = BatchRunner(service, store, messages_shape(registry), **how)
+    runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
     messages = Messages(service, settings, drain)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
@@ -61,7 +62,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         async with AsyncExitStack() as stack:
             stack.push_async_callback(registry.close)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(metering.writing())
+            await stack.enter_async_context(usage.writing())
             await stack.enter_async_context(uploaded.sweeping())
             await stack.enter_async_context(runner.running())
             yield
@@ -108,6 +109,17 @@ async def complete(request: Request) -> Response:
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """Where no route leads. Raises SenryuError("no_route")."""
     raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
+
+
+def check_start(settings: Settings) -> None:
+    """Before a model is loaded: can we listen, and open the database? Raises SenryuError."""
+    check_bind(settings)
+
+    async def open_and_close() -> None:
+        async with Database(settings):
+            pass
+
+    asyncio.run(open_and_close())
 
 
 def serve_model(registry: Registry, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

@@ -43,7 +43,7 @@ def _check_prewarm(turn: Turn) -> None:
     if turn.max_tokens:
         return
     if turn.output_schema is not None:
-        raise SenryuError("prewarm", what="`output_config.format`")
+        raise SenryuError("prewarm", what="output_config.format")
     if turn.tool_choice.kind in ("any", "tool"):
         raise SenryuError("prewarm", what=f"tool_choice '{turn.tool_choice.kind}'")
 
