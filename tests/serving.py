@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -77,15 +78,23 @@ def idle(model: LoadedModel) -> bool:
 
 @contextlib.contextmanager
 def serving(model: LoadedModel, send_buffer: int | None = None, **settings: object) -> Iterator[str]:
-    """A real server of `model` on a free loopback port; the base URL. `send_buffer`: bytes the system buffers at most."""
-    chosen = replace(Settings(home=Path("unused"), port=0), **settings)  # type: ignore[arg-type]
+    """A real server of `model` on a free loopback port, with a home of its own; the base URL. `send_buffer`: bytes the system
+    buffers at most."""
+    with tempfile.TemporaryDirectory() as home:
+        chosen = replace(Settings(home=Path(home), port=0), **settings)  # type: ignore[arg-type]
+        with serving_with(model, chosen, send_buffer) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def serving_with(model: LoadedModel, chosen: Settings, send_buffer: int | None = None) -> Iterator[str]:
+    """`serving` with settings, and the home that they name, which the test can look into."""
     drain, urls = Drain(), queue.Queue[str]()
-    registry = Registry([model])
-    server = DrainServer(create_app(registry, chosen, drain), chosen, drain, urls.put)
+    server = DrainServer(create_app(Registry([model]), chosen, drain), chosen, drain, urls.put)
     sock = listen(chosen.host, 0)
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
-    thread = threading.Thread(target=server.run_until_stopped, args=(sock, registry.close))
+    thread = threading.Thread(target=server.run_until_stopped, args=(sock,))
     thread.start()
     try:
         yield urls.get(timeout=60)

@@ -57,6 +57,10 @@ class Settings:
     """A caller that neither sends nor takes anything for so long is dropped, so that its pages are freed."""
     drain_timeout_s: float = 600.0
     """How long a stop waits for answers that are still being written."""
+    database: str = ""
+    """Where usage, batches and files are kept: postgresql://USER:PASSWORD@HOST/NAME, or "" for SQLite under SENRYU_HOME."""
+    batch_concurrency: int = 16
+    """Requests of batches that run together; they take what interactive requests leave."""
 
     @property
     def kernel_cache(self) -> Path:
@@ -90,6 +94,8 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
+    "database": (str, "a string"),
+    "batch_concurrency": (int, "a whole number"),
 }
 _CHOICES = {
     "profile": ("faithful", "lenient"),
@@ -97,7 +103,7 @@ _CHOICES = {
     "kv": ("int8", "float32"),
     "weights": ("int8", "int4", "bf16"),
 }
-_LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
+_LEAST = {"max_sequences": 1, "max_requests": 1, "batch_concurrency": 1, "stall_timeout_s": 0.1}
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:

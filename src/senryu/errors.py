@@ -152,6 +152,17 @@ ERRORS: dict[str, Rule] = {
         "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
         "Set tool_choice to any, tool or none, or remove one of the two."
     ),
+    # batches; the original's own words for these are not known
+    "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
+    "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
+    "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
+    "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_running": _invalid(
+        "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
+    ),
+    "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
+    "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
+    "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -164,7 +175,7 @@ ERRORS: dict[str, Rule] = {
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
-    "bad_cursor": _invalid("{path}: no model has this id"),
+    "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),
@@ -183,6 +194,17 @@ ERRORS: dict[str, Rule] = {
     "no_memory": _start(
         "{name} does not fit: its K/V cache of {tokens} tokens takes {need}, and {free} of memory are free beside the weights. "
         "Close other programs, change kv_cache_gb in {config}, or take a smaller model."
+    ),
+    "database_unknown": _start(
+        "`database` in {config} is {kind}. Write postgresql://USER:PASSWORD@HOST/NAME, or remove it to use SQLite."
+    ),
+    "no_psycopg": _start("PostgreSQL needs a driver. Type: pip install 'senryu[postgres]'"),
+    "database_unusable": _start(
+        "cannot open the database {where}: {why}. Correct what stands in its way, or the setting `database`."
+    ),
+    "database_newer": _start(
+        "the database {where} was written by a newer version of Senryu (schema {revision}). Install that version, or name "
+        "another database in the setting `database`."
     ),
     "peer_failed": _start(
         "the peer {peer} cannot be measured: {why}. Give --peer-python a Python of its own, with: pip install {packages}"

@@ -16,6 +16,7 @@ from senryu.api.parse import Parser
 from senryu.api.sse import EventStream, Framer
 from senryu.api.wire import api_version, block_json, full_usage, json_response, new_message
 from senryu.config import Settings
+from senryu.ledger.prices import usd
 from senryu.service.turn import Service
 from senryu.types import BlockStopped, Event, Finished, Started
 
@@ -34,8 +35,11 @@ class Messages:
         asked = await parse_body(await read_body(request, self.stall_timeout), parser.create)
         events, diagnose = self.service.run(asked.turn), asked.turn.diagnose is not None
         if not asked.stream:
-            message = await while_wanted(_collect(events, diagnose), request.receive, self.drain)
-            return json_response(message, headers=parser.headers)
+            message, cost = await while_wanted(collect(events, diagnose=diagnose), request.receive, self.drain)
+            response = json_response(message, headers=parser.headers)
+            if request.headers.get("senryu-cost", "").lower() == "true":
+                response.headers["senryu-cost-usd"] = usd(cost)
+            return response
         started = await while_wanted(anext(events), request.receive, self.drain)
         assert isinstance(started, Started)
         frames = Framer(diagnose)
@@ -59,9 +63,12 @@ class Messages:
         )
 
 
-async def _collect(events: AsyncGenerator[Event, None], diagnose: bool) -> dict[str, Any]:
-    """All events of a turn as one Message."""
+async def collect(
+    events: AsyncGenerator[Event, None], *, tier: str = "standard", diagnose: bool = False
+) -> tuple[dict[str, Any], int]:
+    """All events of a turn as one Message, and what it costs in nano-dollars."""
     message: dict[str, Any] = {}
+    cost = 0
     async with aclosing(events):
         async for event in events:
             match event:
@@ -72,5 +79,6 @@ async def _collect(events: AsyncGenerator[Event, None], diagnose: bool) -> dict[
                 case Finished():
                     message["stop_reason"] = event.stop_reason
                     message["stop_sequence"] = event.stop_sequence
-                    message["usage"] = full_usage(event.usage)
-    return message
+                    message["usage"] = full_usage(event.usage, tier)
+                    cost = event.cost_nano
+    return message, cost

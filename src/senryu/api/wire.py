@@ -47,7 +47,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def full_usage(usage: Usage) -> dict[str, Any]:
+def full_usage(usage: Usage, tier: str = "standard") -> dict[str, Any]:
     """`usage_of` with the split by time to live and the tier, as in a Message."""
     return {
         **usage_of(usage),
@@ -55,7 +55,7 @@ def full_usage(usage: Usage) -> dict[str, Any]:
             "ephemeral_5m_input_tokens": usage.cache_write_5m,
             "ephemeral_1h_input_tokens": usage.cache_write_1h,
         },
-        "service_tier": "standard",
+        "service_tier": tier,
         "inference_geo": "not_available",
     }
 

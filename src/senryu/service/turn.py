@@ -10,9 +10,11 @@ from typing import cast
 from senryu.config import Settings
 from senryu.engine.interface import DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
+from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
+from senryu.service.metering import Keep, Meter
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.rules import check
@@ -21,10 +23,15 @@ from senryu.types import Event, Finished, Started, Turn, Usage
 
 
 class Service:
-    """Answers turns with the models of a registry. One per process; belongs to one event loop at a time."""
+    """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    keep: takes the row of usage that every turn leaves.
+    """
+
+    def __init__(self, registry: Registry, settings: Settings, keep: Keep = lambda row: None) -> None:
         self.registry = registry
+        self.prices = load_prices()
+        self.keep = keep
         self.admission = Admission(settings.max_requests)
         self.prompts = Prompts()
 
@@ -37,11 +44,16 @@ class Service:
         model = self.registry.resolve(turn.model).model
         return len((await self.prompts.encode(model, turn)).ids)
 
-    async def run(self, turn: Turn) -> AsyncGenerator[Event, None]:
+    def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
         """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
 
+        keep: takes the row of usage in place of the service's own.
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
+        meter = Meter(turn, self.prices, keep or self.keep)
+        return meter.follow(self._run(turn, meter))
+
+    async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
         check(turn)
         served = self.registry.resolve(turn.model)
         model = served.model
@@ -55,6 +67,7 @@ class Service:
             usage = Usage(input_tokens=len(prompt.ids), output_tokens=1)  # one is on its way
             yield Started(new_id("msg_"), served.id, usage)
             answer, reused = Answer(model, turn, planned), 0
+            meter.answer = answer
             tokens = model.engine.generate(_request(model, turn, prompt, planned))
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:

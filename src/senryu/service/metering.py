@@ -1,0 +1,147 @@
+"""What a turn used and cost, and the writer that brings it to the ledger behind the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+from senryu.ledger import clock
+from senryu.ledger.database import Database
+from senryu.ledger.prices import Prices, Tier
+from senryu.ledger.usage import Outcome, ToolErrors, UsageRow, record
+from senryu.service.answer import Answer
+from senryu.types import BlockStopped, Event, Finished, Started, ToolUse, Turn, Usage
+
+logger = logging.getLogger("senryu.metering")
+RETRY_SECONDS = 1.0
+LAST_TRIES = 3  # when the server stops and the database refuses
+
+Keep = Callable[[UsageRow], None]
+
+
+class Meter:
+    """Follows one turn. Once it has started it leaves one row, at its end, its abort or its failure.
+
+    A turn that fails costs nothing, nor does one that is given up before its first token; one that is given up later costs its
+    prompt and the tokens that were made.
+    """
+
+    def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep) -> None:
+        self.answer: Answer | None = None
+        self._turn, self._keep = turn, keep
+        self._tier: Tier = "batch" if turn.priority == "batch" else "standard"
+        self._prices = prices[self._tier]
+        self._at, self._clock = clock.now(), time.monotonic()
+        self._first: int | None = None
+        self._calls = 0
+        self._started: Started | None = None
+        self._usage: Usage | None = None  # when it is complete
+        self._stop_reason: str | None = None
+
+    async def follow(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The same events; Finished is told the cost."""
+        outcome: Outcome = "failed"
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield self._see(event)
+            outcome = "finished"
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = "finished" if self._usage else "aborted"
+            raise
+        finally:
+            if self._started:
+                self._keep(self._row(self._started, outcome))
+
+    def _see(self, event: Event) -> Event:
+        if isinstance(event, Started):
+            self._started = event
+            return event
+        if self._first is None:
+            self._first = self._elapsed()
+        if isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
+            self._calls += 1
+        if isinstance(event, Finished):
+            self._usage, self._stop_reason = event.usage, event.stop_reason
+            return replace(event, cost_nano=self._prices.cost(event.usage))
+        return event
+
+    def _elapsed(self) -> int:
+        return round((time.monotonic() - self._clock) * 1000)
+
+    def _row(self, started: Started, outcome: Outcome) -> UsageRow:
+        made = self.answer.output_tokens if self.answer else 0
+        usage = self._usage or replace(started.usage, output_tokens=made)
+        free = outcome == "failed" or (outcome == "aborted" and not made)
+        return UsageRow(
+            id=started.id,
+            at=self._at,
+            tenant=self._turn.tenant,
+            model=started.model,
+            tier=self._tier,
+            outcome=outcome,
+            stop_reason=self._stop_reason,
+            usage=usage,
+            cost_nano=0 if free else self._prices.cost(usage),
+            input_cost_nano=0 if free else self._prices.input_cost(usage),
+            first_token_ms=self._first,
+            total_ms=self._elapsed(),
+            tools_offered=len(self._turn.tools),
+            tool_calls=self._calls,
+            tool_errors=ToolErrors(**self.answer.tool_errors) if self.answer else ToolErrors(),
+        )
+
+
+class Metering:
+    """Writes rows in the background, all that wait in one transaction: no answer waits for the disk.
+
+    A process that is killed loses the rows of its last moments; one that stops in order loses none.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[UsageRow] = []
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def add(self, row: UsageRow) -> None:
+        """Take a row to be written."""
+        self._waiting.append(row)
+        self._wake.set()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Rows are written while inside; all of them are when it is left."""
+        self._stopping = False
+        task = asyncio.create_task(self._write_all())
+        try:
+            yield
+        finally:
+            self._stopping = True
+            self._wake.set()
+            await task
+
+    async def _write_all(self) -> None:
+        tries = LAST_TRIES
+        while not self._stopping or (self._waiting and tries):
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write()
+            except Exception:
+                tries -= self._stopping
+                logger.exception("usage of %d requests could not be written, and waits", len(self._waiting))
+                self._wake.set()
+                await asyncio.sleep(RETRY_SECONDS)
+        if self._waiting:
+            logger.error("usage of %d requests is lost", len(self._waiting))
+
+    async def _write(self) -> None:
+        rows = self._waiting[:]
+        async with self._database.write() as connection:
+            await record(connection, rows)
+        del self._waiting[: len(rows)]
