@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ def digests(turn: Turn) -> Iterator[tuple[Section, bytes]]:
     state = hashlib.sha256()
 
     def add(value: Any) -> bytes:
-        state.update(json.dumps(_plain(value)).encode() + b"\n")
+        state.update(_to_json(value).encode() + b"\n")
         return state.digest()
 
     cited = any(_cites(block) for message in turn.messages for block in message.content)
@@ -135,16 +135,14 @@ def _cites(block: Block) -> bool:
     return isinstance(block, Document | SearchResult) and block.citations
 
 
-def _plain(value: Any) -> Any:
-    """`value` for json.dumps, without breakpoints."""
-    if is_dataclass(value):
-        named = {part.name: _plain(getattr(value, part.name)) for part in fields(value) if part.name != "cache"}
-        return [type(value).__name__, named]
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
+def _named(value: Any) -> Any:
+    """What json does not know, without breakpoints."""
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return [type(value).__name__, [getattr(value, name) for name in value.__dataclass_fields__ if name != "cache"]]
+
+
+_to_json = json.JSONEncoder(default=_named).encode
 
 
 def _mark(item: Any, label: str) -> Any:

@@ -14,6 +14,7 @@ from senryu.service.registry import LoadedModel
 from senryu.types import Block, Message, Text, Turn
 
 INLINE_CHARACTERS = 16_384  # a longer prompt is rendered and encoded off the event loop
+BLOCK_CHARACTERS = 32  # a block takes as much time as so many characters
 HUGE_CHARACTERS = 4_000_000  # past any window, hence about to be refused; counting its tokens takes much memory
 
 
@@ -35,6 +36,7 @@ class Prompts:
         """points: see `encode`. Raises SenryuError("template") when the model's template refuses the conversation."""
         size = sum(_size(block) for message in turn.messages for block in message.content)
         size += sum(_size(block) for block in turn.system)
+        size += BLOCK_CHARACTERS * sum(len(message.content) for message in turn.messages)
         if size <= INLINE_CHARACTERS:
             return encode(model, turn, points)
         async with self._huge if size > HUGE_CHARACTERS else nullcontext():
