@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postgres import new_database, postgres_server
 from senryu.config import Settings
 
 
@@ -15,3 +17,17 @@ def kept_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     kept = request.config.cache.mkdir("kernels")
     monkeypatch.setattr(Settings, "kernel_cache", kept)
     return kept
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Path]:
+    """A PostgreSQL server for the whole run; the folder of its socket."""
+    with postgres_server() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of an empty database: the test runs on both kinds."""
+    url = "" if request.param == "sqlite" else new_database(request.getfixturevalue("postgres"))
+    return Settings(home=tmp_path, port=0, database=url)

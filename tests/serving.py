@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from senryu.api.lifetime import Drain
 from senryu.api.server import DrainServer, listen
 from senryu.config import Settings
 from senryu.engine.fake import FakeEngine
+from senryu.engine.grammar import GrammarCompiler
 from senryu.engine.interface import TokenRequest
 from senryu.model.template import ChatTemplate
 from senryu.model.tokenizer import Tokenizer
@@ -32,18 +34,23 @@ END = SPECIALS.index("<|end|>")
 Reply = Callable[[TokenRequest], Sequence[int]]
 
 
-def byte_tokenizer() -> Tokenizer:
-    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens."""
+def byte_tokenizer(specials: Sequence[str] = SPECIALS, end: str = "<|end|>", added: Sequence[str] = ()) -> Tokenizer:
+    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens.
+
+    added: tokens behind them that are text all the same.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {text: id for id, text in enumerate([*SPECIALS, *letters])}
+    vocabulary = {text: id for id, text in enumerate([*specials, *letters])}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(SPECIALS)
-    return Tokenizer(backend, [END])
+    backend.add_special_tokens(list(specials))
+    backend.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in added])
+    return Tokenizer(backend, [vocabulary[end]])
 
 
 TOKENIZER = byte_tokenizer()
+GRAMMARS = GrammarCompiler(TOKENIZER, len(SPECIALS) + 256)
 
 
 def says(text: str) -> Reply:
@@ -56,7 +63,8 @@ def scripted_model(
     reply: Reply | None = None, *, limits: Limits | None = None, name: str = NANO, **options: object
 ) -> LoadedModel:
     """A model that answers by `reply`; without one it invents text and never ends by itself. `options` are FakeEngine's."""
-    engine = FakeEngine(reply, tokens=range(len(SPECIALS), len(SPECIALS) + 256), **options)  # type: ignore[arg-type]
+    how = {"grammars": GRAMMARS, "tokens": range(len(SPECIALS), len(SPECIALS) + 256)} | options
+    engine = FakeEngine(reply, **how)  # type: ignore[arg-type]
     template = ChatTemplate(TEMPLATE.read_text(), TOKENIZER.special_tokens)
     created = datetime(2026, 11, 22, tzinfo=UTC)
     return LoadedModel(name, engine, TOKENIZER, template, engine.program.spec, limits or Limits(), created)
@@ -70,15 +78,23 @@ def idle(model: LoadedModel) -> bool:
 
 @contextlib.contextmanager
 def serving(model: LoadedModel, send_buffer: int | None = None, **settings: object) -> Iterator[str]:
-    """A real server of `model` on a free loopback port; the base URL. `send_buffer`: bytes the system buffers at most."""
-    chosen = replace(Settings(home=Path("unused"), port=0), **settings)  # type: ignore[arg-type]
+    """A real server of `model` on a free loopback port, with a home of its own; the base URL. `send_buffer`: bytes the system
+    buffers at most."""
+    with tempfile.TemporaryDirectory() as home:
+        chosen = replace(Settings(home=Path(home), port=0), **settings)  # type: ignore[arg-type]
+        with serving_with(model, chosen, send_buffer) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def serving_with(model: LoadedModel, chosen: Settings, send_buffer: int | None = None) -> Iterator[str]:
+    """`serving` with settings, and the home that they name, which the test can look into."""
     drain, urls = Drain(), queue.Queue[str]()
-    registry = Registry([model])
-    server = DrainServer(create_app(registry, chosen, drain), chosen, drain, urls.put)
+    server = DrainServer(create_app(Registry([model]), chosen, drain), chosen, drain, urls.put)
     sock = listen(chosen.host, 0)
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
-    thread = threading.Thread(target=server.run_until_stopped, args=(sock, registry.close))
+    thread = threading.Thread(target=server.run_until_stopped, args=(sock,))
     thread.start()
     try:
         yield urls.get(timeout=60)

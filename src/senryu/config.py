@@ -33,6 +33,8 @@ class Settings:
     port: int = 8484
     api_key: str | None = None
     """Callers must send it when set; without one only loopback callers are served."""
+    profile: str = "faithful"
+    """faithful refuses what Claude 3.5 Haiku refuses; lenient passes over what agents send to any model, and says so."""
     threads: int = 0
     """Threads of the engine; 0 is every usable core."""
     kernels: str = "auto"
@@ -55,6 +57,10 @@ class Settings:
     """A caller that neither sends nor takes anything for so long is dropped, so that its pages are freed."""
     drain_timeout_s: float = 600.0
     """How long a stop waits for answers that are still being written."""
+    database: str = ""
+    """Where usage, batches and files are kept: postgresql://USER:PASSWORD@HOST/NAME, or "" for SQLite under SENRYU_HOME."""
+    batch_concurrency: int = 16
+    """Requests of batches that run together; they take what interactive requests leave."""
 
     @property
     def kernel_cache(self) -> Path:
@@ -76,6 +82,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
     "port": (int, "a whole number"),
     "api_key": (str, "a string"),
+    "profile": (str, "a string"),
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
     "kv": (str, "a string"),
@@ -87,13 +94,16 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "max_requests": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
+    "database": (str, "a string"),
+    "batch_concurrency": (int, "a whole number"),
 }
 _CHOICES = {
+    "profile": ("faithful", "lenient"),
     "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
     "kv": ("int8", "float32"),
     "weights": ("int8", "int4", "bf16"),
 }
-_LEAST = {"max_sequences": 1, "max_requests": 1, "stall_timeout_s": 0.1}
+_LEAST = {"max_sequences": 1, "max_requests": 1, "batch_concurrency": 1, "stall_timeout_s": 0.1}
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:

@@ -48,12 +48,16 @@ ERRORS: dict[str, Rule] = {
     "not_tag": _invalid("{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags: {tags}"),
     "too_short": _invalid("{path}: String should have at least {low} character{s}"),
     "too_long": _invalid("{path}: String should have at most {high} characters"),
+    "not_matching": _invalid("{path}: String should match pattern '{pattern}'"),
+    "not_base64": _invalid("{path}: Invalid base64 data"),
+    "too_deep": _invalid("{path}: nested more than {deepest} levels deep"),
     "too_many": _invalid("{path}: List should have at most {high} items after validation, not {count}"),
     "below": _invalid("{path}: Input should be greater than or equal to {low}"),
     "above": _invalid("{path}: Input should be less than or equal to {high}"),
     "range": _invalid("{path}: range: {low}..{high}"),
     # the meaning of a request
-    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
+    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 0"),
+    "prewarm": _invalid("max_tokens: 0 fills the cache and answers nothing, so that {what} cannot be asked for with it"),
     "max_tokens_high": _invalid(
         "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
     ),
@@ -77,8 +81,42 @@ ERRORS: dict[str, Rule] = {
     ),
     "no_images": _invalid("'{model}' does not support image input."),
     "no_thinking": _invalid("'{model}' does not support thinking."),
-    "choice_without_tools": _invalid("tool_choice may only be specified while providing tools."),
+    "no_effort": _invalid("This model does not support the effort parameter."),
+    "two_formats": _invalid("output_format: the format is in output_config already. Send one of them."),
+    "no_document_urls": _invalid(
+        "{path}: this server fetches nothing. Send the document itself, as a source of type 'base64', 'text' or 'content'."
+    ),
+    "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
+    "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
+    "unknown_beta": _invalid(
+        "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
+        "platform.claude.com/docs or try again without the header."
+    ),
+    # tools
+    "choice_without_tools": _invalid("tool_choice may only be specified while providing tools."),
+    "choice_unknown": _invalid("tool_choice: Tool '{name}' not found in provided tools"),
+    "tool_names": _invalid("tools: Tool names must be unique."),
+    "bad_example": _invalid("{path}: does not match the tool's input_schema: {why}"),
+    "tool_use_role": _invalid("{path}: `tool_use` blocks can only be in `assistant` messages"),
+    "tool_result_role": _invalid("{path}: `tool_result` blocks can only be in `user` messages"),
+    "tool_use_ids": _invalid("{path}: `tool_use` ids must be unique"),
+    "tool_result_missing": _invalid(
+        "messages.{index}: `tool_use` ids were found without `tool_result` blocks immediately after: {ids}. "
+        "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+    ),
+    "tool_result_unexpected": _invalid(
+        "{path}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. "
+        "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
+    ),
+    "tool_result_twice": _invalid(
+        "{path}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {id}"
+    ),
+    # documents and breakpoints
+    "mixed_citations": _invalid("messages: citations must be enabled on all {what} or on none of them"),
+    "inner_breakpoint": _invalid(
+        "{path}.cache_control: blocks inside of {what} cannot be cached on their own. Put cache_control on the {what} itself."
+    ),
     "many_breakpoints": _invalid("A maximum of 4 blocks with cache_control may be provided. Found {count}."),
     "empty_breakpoint": _invalid("{path}: cache_control cannot be set for empty text blocks"),
     "ttl_order": _invalid(
@@ -92,8 +130,47 @@ ERRORS: dict[str, Rule] = {
         "cache_control.ttl: a ttl='1h' cache_control must not come after a ttl='5m' cache_control block, "
         "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
     ),
-    "prewarm": _invalid("max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # batches; the original's own words for these are not known
+    "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
+    "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
+    "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
+    "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_prewarm": _invalid("max_tokens: must be greater than or equal to 1"),
+    "batch_running": _invalid(
+        "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
+    ),
+    "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
+    "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
+    "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
+    # tools and schemas: what the answer must match
+    "no_tools": _invalid(
+        "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
+        "Choose another model, or remove tools and the tool blocks of messages."
+    ),
+    "schema": _invalid("{path}: {why}"),
+    "grammar": _invalid("Schema is too complex for compilation. {why}"),
+    "complex_schema": _invalid("{path}: Schema is too complex for compilation."),
+    "open_object": _invalid("{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"),
+    "additional_properties": _invalid(
+        "{path}: For 'object' type, 'additionalProperties: {value}' is not supported. "
+        "Please set 'additionalProperties' to false"
+    ),
+    "many_strict": _invalid("tools: {count} strict tools > {most}, which is the most. Set strict on fewer of them."),
+    "many_optional": _invalid(
+        "tools: {count} optional parameters in all strict schemas > {most}, which is the most. Make more of them required."
+    ),
+    "many_unions": _invalid(
+        "tools: {count} parameters with union types (anyOf or a list of types) in all strict schemas > {most}, "
+        "which is the most. Use fewer of them."
+    ),
+    "schema_prefill": _invalid(
+        "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
+    ),
+    "schema_and_tools": _invalid(
+        "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to any, tool or none, or remove one of the two."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -106,7 +183,7 @@ ERRORS: dict[str, Rule] = {
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
-    "bad_cursor": _invalid("{path}: no model has this id"),
+    "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),
@@ -125,6 +202,17 @@ ERRORS: dict[str, Rule] = {
     "no_memory": _start(
         "{name} does not fit: its K/V cache of {tokens} tokens takes {need}, and {free} of memory are free beside the weights. "
         "Close other programs, change kv_cache_gb in {config}, or take a smaller model."
+    ),
+    "database_unknown": _start(
+        "`database` in {config} is {kind}. Write postgresql://USER:PASSWORD@HOST/NAME, or remove it to use SQLite."
+    ),
+    "no_psycopg": _start("PostgreSQL needs a driver. Type: pip install 'senryu[postgres]'"),
+    "database_unusable": _start(
+        "cannot open the database {where}: {why}. Correct what stands in its way, or the setting `database`."
+    ),
+    "database_newer": _start(
+        "the database {where} was written by a newer version of Senryu (schema {revision}). Install that version, or name "
+        "another database in the setting `database`."
     ),
     "peer_failed": _start(
         "the peer {peer} cannot be measured: {why}. Give --peer-python a Python of its own, with: pip install {packages}"

@@ -259,11 +259,12 @@ class BlockStopped:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete; the last event of a turn."""
+    """The answer is complete; the last event of a turn. `cost_nano` is its price in nano-dollars."""
 
     stop_reason: StopReason
     stop_sequence: str | None = None
     usage: Usage = field(default_factory=Usage)
+    cost_nano: int = 0
 
 
 Event = Started | BlockStarted | TextDelta | InputDelta | CitationDelta | BlockStopped | Finished

@@ -96,8 +96,8 @@ def test_versions(open_server: str) -> None:
     assert post(open_server, json={**BODY, "temperature": 1}).status_code == 200
 
 
-def test_betas_and_queries_do_not_matter(open_server: str) -> None:
-    headers = {**VERSION, "anthropic-beta": "prompt-caching-2024-07-31,something-new-2099-01-01"}
+def test_known_betas_and_queries_do_not_matter(open_server: str) -> None:
+    headers = {**VERSION, "anthropic-beta": "prompt-caching-2024-07-31,context-1m-2025-08-07"}
     assert post(open_server, "/v1/messages?beta=true", headers=headers).status_code == 200
 
 

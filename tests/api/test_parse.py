@@ -10,6 +10,7 @@ from senryu.api.body import decode_json
 from senryu.api.parse import Parser
 from senryu.api.wire import V2023, V2026
 from senryu.errors import SenryuError
+from senryu.service.rules import check
 from senryu.types import CacheControl, Message, Text
 
 HAIKU = "claude-3-5-haiku-20241022"
@@ -27,7 +28,7 @@ def parser(version: str = V2023) -> Parser:
 
 def refusal(value: Any, version: str = V2023) -> str:
     with pytest.raises(SenryuError) as caught:
-        parser(version).create(value)
+        check(parser(version).create(value).turn)
     assert caught.value.status == 400
     return str(caught.value)
 
@@ -85,7 +86,7 @@ def test_defaults() -> None:
         (body(max_tokens="1"), "max_tokens: Input should be a valid integer"),
         (body(max_tokens=True), "max_tokens: Input should be a valid integer"),
         (body(max_tokens=1.5), "max_tokens: Input should be a valid integer, got a number with a fractional part"),
-        (body(max_tokens=0), "max_tokens: must be greater than or equal to 1"),
+        (body(max_tokens=-1), "max_tokens: must be greater than or equal to 0"),
         (body(messages=[]), "messages: at least one message is required"),
         (body(messages="Hi"), "messages: Input should be a valid list"),
         (body(messages=["Hi"]), "messages.0: Input should be a valid dictionary"),
@@ -106,8 +107,9 @@ def test_defaults() -> None:
         (said([text(x=1)]), "messages.0.content.0.text.x: Extra inputs are not permitted"),
         (said([{"type": "image", "source": {}}]), f"'{HAIKU}' does not support image input."),
         (
-            said([{"type": "document"}]),
-            "messages.0.content.0: blocks of type 'document' are not supported by this server yet. Remove it and try again.",
+            said([{"type": "container_upload"}]),
+            "messages.0.content.0: blocks of type 'container_upload' are not supported by this server yet. "
+            "Remove it and try again.",
         ),
         (said(""), "messages.0: all messages must have non-empty content except for the optional final assistant message"),
         (said([]), "messages.0: all messages must have non-empty content except for the optional final assistant message"),
@@ -140,18 +142,10 @@ def test_defaults() -> None:
         (body(service_tier="batch"), "service_tier: Input should be 'auto' or 'standard_only'"),
         (body(thinking={"type": "enabled", "budget_tokens": 1024}), f"'{HAIKU}' does not support thinking."),
         (body(thinking={"type": "x"}), "thinking.type: Input should be 'enabled', 'disabled' or 'adaptive'"),
-        (body(tools=[{"name": "x"}]), "tools: tools are not supported by this server yet. Remove it and try again."),
         (body(tool_choice={"type": "auto"}), "tool_choice may only be specified while providing tools."),
         (body(mcp_servers=[{}]), "mcp_servers: MCP servers are not supported by this server yet. Remove it and try again."),
         (body(container="c"), "container: containers are not supported by this server yet. Remove it and try again."),
-        (
-            body(output_config={"effort": "low"}),
-            "output_config: output configuration is not supported by this server yet. Remove it and try again.",
-        ),
-        (
-            body(cache_control=EPHEMERAL),
-            "cache_control: automatic caching is not supported by this server yet. Remove it and try again.",
-        ),
+        (body(output_config={"effort": "low"}), "This model does not support the effort parameter."),
         (body(foo=1), "foo: Extra inputs are not permitted"),
         (body(**{"x" * 1000: 1}), "x" * 128 + ": Extra inputs are not permitted"),
     ],
@@ -184,7 +178,7 @@ def test_the_new_version_does_not_know_sampling(field: str) -> None:
 def test_citations_on_text() -> None:
     cited = said([text(citations=[{"type": "char_location"}])])
     assert refusal(cited, V2026) == "messages.0.content.0.text.citations: Extra inputs are not permitted"
-    assert "citations are not supported" in refusal(cited)
+    assert refusal(cited) == "messages.0.content.0.text.citations.0.char_location.cited_text: Field required"
     parser(V2026).create(said([text(citations=[])]))
 
 

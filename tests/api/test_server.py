@@ -27,7 +27,7 @@ from senryu.config import Settings
 from senryu.service.registry import Registry
 from serving import TOKENIZER, scripted_model
 model = scripted_model(lambda request: TOKENIZER.encode("x") * 8000, seconds_per_step=0.02)
-serve_model(Registry([model]), Settings(home=Path("unused"), port=0), ready=lambda url: print(url, flush=True))
+serve_model(Registry([model]), Settings(home=Path(sys.argv[1]), port=0), ready=lambda url: print(url, flush=True))
 print("closed", flush=True)
 """
 
@@ -61,10 +61,12 @@ def test_a_taken_port_is_named() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process that streams for a long time."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout is not None
     try:
         yield process, process.stdout.readline().strip()

@@ -296,7 +296,7 @@ async def test_what_invalidates_what() -> None:
             (replace(asked, tool_choice=ToolChoice(parallel=False)), ends[2]),
             (replace(asked, system=(Text("t" * 3000, FIVE),)), ends[1] if ends[1] >= 2048 else 0),
             (replace(asked, tools=TOOLS[1:]), 0),
-            (replace(asked, output_schema={"type": "object"}), 0),
+            (replace(asked, output_schema={"type": "object", "additionalProperties": False}), 0),
         ]:
             assert (await ask.usage(changed))[0] == kept
             assert (await ask.usage(changed))[0] > kept

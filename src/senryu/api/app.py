@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -12,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
+from senryu.api.batches import BatchRoutes, messages_shape
 from senryu.api.edge import Edge
 from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
@@ -20,17 +24,42 @@ from senryu.api.server import DrainServer, check_bind, listen
 from senryu.api.wire import json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
+from senryu.ledger.batches import BatchStore
+from senryu.ledger.database import Database
+from senryu.service.batch_runner import BatchRunner
+from senryu.service.batches import RESULTS_KEPT, Batches
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
+from senryu.service.usage_writer import UsageWriter
 
-__all__ = ["check_bind", "create_app", "serve_model"]
+__all__ = ["check_start", "create_app", "serve_model"]
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
-    """The ASGI application over the models of `registry`."""
+    """The ASGI application over the models of `registry`.
+
+    Its lifespan opens the database and runs batches, and in the end closes database and engines. It raises SenryuError when the
+    database cannot be opened.
+    """
     drain = drain or Drain()
-    messages = Messages(Service(registry, settings), settings, drain)
+    database = Database(settings)
+    usage = UsageWriter(database)
+    service = Service(registry, settings, usage.add)
+    store = BatchStore(database)
+    how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
+    runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
+    messages = Messages(service, settings, drain)
+    batches = BatchRoutes(Batches(store, runner), settings)
     models = Models(registry)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(registry.close)
+            await stack.enter_async_context(database)
+            await stack.enter_async_context(usage.writing())
+            await stack.enter_async_context(runner.running())
+            yield
 
     async def health(request: Request) -> Response:
         if not drain.begun:
@@ -41,12 +70,29 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     routes = [
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
+        Route("/v1/messages/batches", batches.create, methods=["POST"]),
+        Route("/v1/messages/batches", batches.list, methods=["GET"]),
+        Route("/v1/messages/batches/{batch_id}", batches.retrieve, methods=["GET"]),
+        Route("/v1/messages/batches/{batch_id}", batches.delete, methods=["DELETE"]),
+        Route("/v1/messages/batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
+        Route("/v1/messages/batches/{batch_id}/results", batches.results, methods=["GET"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model_id:path}", models.retrieve, methods=["GET"]),
-        Route("/health", health, methods=["GET"]),
+        Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Edge, api_key=settings.api_key, drain=drain)])
+    everywhere = [
+        Route("/health", health, methods=["GET"]),
+        Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        *routes,
+    ]
+    edge = Middleware(Edge, api_key=settings.api_key, drain=drain)
+    return Starlette(routes=everywhere, middleware=[edge], lifespan=lifespan)
+
+
+async def complete(request: Request) -> Response:
+    """The API before Messages. Raises SenryuError("no_completions")."""
+    raise SenryuError("no_completions")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,12 +100,24 @@ async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
 
 
+def check_start(settings: Settings) -> None:
+    """Before a model is loaded: can we listen, and open the database? Raises SenryuError."""
+    check_bind(settings)
+
+    async def open_and_close() -> None:
+        async with Database(settings):
+            pass
+
+    asyncio.run(open_and_close())
+
+
 def serve_model(registry: Registry, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve `registry` until SIGTERM or Ctrl-C, then finish running answers and close the engines.
 
-    `ready` is called with the base URL when requests are accepted. Raises SenryuError when it cannot listen.
+    `ready` is called with the base URL when requests are accepted. Raises SenryuError when it cannot listen, or open
+    its database.
     """
     check_bind(settings)
     drain = Drain()
     server = DrainServer(create_app(registry, settings, drain), settings, drain, ready)
-    server.run_until_stopped(listen(settings.host, settings.port), registry.close)
+    server.run_until_stopped(listen(settings.host, settings.port))

@@ -21,13 +21,13 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
 
 
-async def read_body(request: Request, stall_timeout: float) -> bytes:
-    """The whole body.
+async def read_body(request: Request, stall_timeout: float, most: int = BODY_BYTES) -> bytes:
+    """The whole body, of at most so many bytes.
 
     Raises SenryuError when it is too large or stops coming for `stall_timeout` seconds, CallerGone when the caller hangs up.
     """
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > BODY_BYTES:
+    if length.isdecimal() and int(length) > most:
         raise SenryuError("too_large")
     chunks: list[bytes] = []
     size = 0
@@ -39,7 +39,7 @@ async def read_body(request: Request, stall_timeout: float) -> bytes:
             if chunk is None:
                 return b"".join(chunks)
             size += len(chunk)
-            if size > BODY_BYTES:
+            if size > most:
                 raise SenryuError("too_large")
             chunks.append(chunk)
     except TimeoutError as error:

@@ -1,10 +1,11 @@
 """What happens to every request before and after its route: request id, key, web origins, the error envelope. Pure ASGI.
 
-`anthropic-beta` may name anything: a beta that we do not have shows in its fields, and those are refused by name.
+Every key is a tenant: requests without one share the tenant "".
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 from urllib.parse import urlsplit
@@ -36,8 +37,8 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = new_id("req_")
-        scope.setdefault("state", {})["request_id"] = request_id
         headers = Headers(scope=scope)
+        scope.setdefault("state", {}).update(request_id=request_id, tenant=_tenant(_sent_key(headers)))
         extra = [(b"request-id", request_id.encode()), *_cors(headers)]
         started = False
 
@@ -97,6 +98,11 @@ def _sent_key(headers: Headers) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def _tenant(key: str) -> str:
+    """A name for the caller of this key that does not give the key away; the same after a restart."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
+
+
 def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Headers for browsers; which origins may call at all is decided elsewhere."""
     if "origin" not in headers:
@@ -104,8 +110,8 @@ def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
     asked = headers.get("access-control-request-headers", "*")
     return [
         (b"access-control-allow-origin", b"*"),
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
-        (b"access-control-expose-headers", b"request-id, retry-after"),
+        (b"access-control-expose-headers", b"request-id, retry-after, senryu-ignored, senryu-cost-usd"),
         (b"access-control-max-age", b"3600"),
     ]

@@ -5,6 +5,7 @@ A path names where a value stands, as in `messages.0.content.1.text.text`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ T = TypeVar("T")
 Check = Callable[[Any, str], T]
 MISSING: Any = object()
 SHOWN = 128  # characters of a caller's own words that an error repeats
+DEEPEST = 128  # levels of a JSON value that a caller makes up: schemas and inputs of tools are walked by recursion later on
 
 
 class Fields:
@@ -73,6 +75,26 @@ def string(value: Any, path: str, low: int = 0, high: int | None = None) -> str:
     return value
 
 
+def matching(value: Any, path: str, pattern: str) -> str:
+    """A string that `pattern` matches as a whole."""
+    if not re.fullmatch(pattern, string(value, path)):
+        raise SenryuError("not_matching", path=path, pattern=f"^{pattern}$")
+    return str(value)
+
+
+def free(value: Any, path: str) -> dict[str, Any]:
+    """An object with whatever the caller likes in it, of bounded depth."""
+    if not isinstance(value, dict):
+        raise SenryuError("not_object", path=path)
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, dict | list)]
+        if not level:
+            return value
+    raise SenryuError("too_deep", path=path, deepest=DEEPEST)
+
+
 def integer(value: Any, path: str) -> int:
     """A whole number; 3.0 is one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -80,6 +102,14 @@ def integer(value: Any, path: str) -> int:
     if isinstance(value, float) and not value.is_integer():
         raise SenryuError("not_whole", path=path)
     return int(value)
+
+
+def natural(value: Any, path: str) -> int:
+    """A whole number that is not negative."""
+    result = integer(value, path)
+    if result < 0:
+        raise SenryuError("below", path=path, low=0)
+    return result
 
 
 def number(value: Any, path: str) -> float:

@@ -7,25 +7,25 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from senryu.api.fields import integer
+from senryu.api.paging import page_json, page_limit
 from senryu.api.wire import api_version, json_response
 from senryu.errors import SenryuError
 from senryu.service.registry import Registry, Served
 
-NO = {"supported": False}
+YES, NO = {"supported": True}, {"supported": False}
 CAPABILITIES = {
-    "batch": NO,
-    "citations": NO,
+    "batch": YES,
+    "citations": YES,
     "code_execution": NO,
     "context_management": {"supported": False},
     "effort": {"supported": False, "low": NO, "medium": NO, "high": NO, "max": NO},
     "image_input": NO,
-    "pdf_input": NO,
+    "pdf_input": YES,
     "server_tools": {"supported": False, "web_search": NO, "code_execution": NO},
-    "structured_outputs": NO,
+    "structured_outputs": YES,
     "thinking": {
         "supported": False,
-        "types": {"adaptive": NO, "between_tools": NO, "disabled": {"supported": True}, "enabled": NO},
+        "types": {"adaptive": NO, "between_tools": NO, "disabled": YES, "enabled": NO},
     },
 }
 
@@ -42,19 +42,13 @@ class Models:
         served = self.registry.served()
         ids = [one.id for one in served]
         query = request.query_params
-        limit = _limit(query.get("limit", "20"))
+        limit = page_limit(query)
         after, before = query.get("after_id"), query.get("before_id")
         start = ids.index(_known(after, ids, "after_id")) + 1 if after else 0
         stop = ids.index(_known(before, ids, "before_id")) if before else len(ids)
         window = served[start:stop]
         page = window[-limit:] if before and not after else window[:limit]
-        body = {
-            "data": [model_info(one) for one in page],
-            "has_more": len(window) > len(page),
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-        }
-        return json_response(body)
+        return json_response(page_json([model_info(one) for one in page], len(window) > len(page)))
 
     async def retrieve(self, request: Request) -> Response:
         """One model, by id or alias."""
@@ -79,19 +73,7 @@ def model_info(served: Served) -> dict[str, Any]:
     }
 
 
-def _limit(text: str) -> int:
-    try:
-        limit = integer(int(text), "limit")
-    except ValueError:
-        raise SenryuError("not_integer", path="limit") from None
-    if limit < 1:
-        raise SenryuError("below", path="limit", low=1)
-    if limit > 1000:
-        raise SenryuError("above", path="limit", high=1000)
-    return limit
-
-
 def _known(cursor: str, ids: list[str], path: str) -> str:
     if cursor not in ids:
-        raise SenryuError("bad_cursor", path=path)
+        raise SenryuError("bad_cursor", path=path, thing="model")
     return cursor

@@ -1,45 +1,34 @@
-"""The body of a Messages request -> Turn. Every field is used, refused by name, or provably asks for nothing."""
+"""The body of a Messages request -> Turn. Every field is used, refused by name, or provably asks for nothing.
+
+What the bytes say is decided here; what a conversation may mean is decided for every wire shape in `service.rules`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any, get_args
 
-from senryu.api.fields import Fields, array, boolean, choice, integer, optional, string, tagged, unit_range, wrong_tag
+from senryu.api.betas import STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
+from senryu.api.blocks import Blocks
+from senryu.api.dialect import Dialect
+from senryu.api.fields import SHOWN, Fields, array, boolean, choice, integer, natural, optional, string, unit_range
+from senryu.api.toolfields import ToolFields
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
-from senryu.types import CacheControl, Message, Role, Text, Turn
+from senryu.types import Json, Message, Role, Text, ToolChoice, ToolResult, Turn
 
 MOST_MESSAGES = 100_000
-MOST_STOP_CHARACTERS = 20_000
-MOST_BREAKPOINTS = 4
-BLOCKS_TO_COME = (
-    "document",
-    "search_result",
-    "tool_use",
-    "tool_result",
-    "thinking",
-    "redacted_thinking",
-    "server_tool_use",
-    "web_search_tool_result",
-    "web_fetch_tool_result",
-    "code_execution_tool_result",
-    "bash_code_execution_tool_result",
-    "text_editor_code_execution_tool_result",
-    "tool_search_tool_result",
-    "container_upload",
-)
-FIELDS_TO_COME = {  # field -> what it would ask for; null, [] and {} ask for nothing and pass
-    "cache_control": "automatic caching is",
-    "output_config": "output configuration is",
+FOREIGN_FIELDS = {  # of other models and hosted services -> what each would ask for; null, [] and {} ask for nothing and pass
     "mcp_servers": "MCP servers are",
     "container": "containers are",
+}
+BOOKKEEPING_FIELDS = {  # the same, but no answer would differ: the lenient profile passes over them
     "context_management": "context management is",
     "inference_geo": "inference geography is",
     "speed": "speed is",
-    "diagnostics": "diagnostics are",
     "user_profile_id": "user profiles are",
 }
 
@@ -52,218 +41,185 @@ class MessagesRequest:
     stream: bool
 
 
-@dataclass(slots=True)
-class _Breakpoints:
-    """The `cache_control` markers met so far, in the order tools, system, messages."""
-
-    count: int = 0
-    five_minutes: bool = False
-
-    def take(self, value: Any, path: str, block: str) -> CacheControl | None:
-        """Checks one marker at `path` and remembers it; null is none. `block` is how the rule of order names its place."""
-        if value is None:
-            return None
-        kind, rest = tagged(value, path)
-        if kind != "ephemeral":
-            raise wrong_tag(path, kind, ("ephemeral",))
-        marker = Fields(rest, f"{path}.ephemeral")
-        ttl = marker.take_or("ttl", partial(choice, options=("5m", "1h")), "5m")
-        marker.finish()
-        if ttl == "1h" and self.five_minutes:
-            raise SenryuError("ttl_order", path=block)
-        self.five_minutes = self.five_minutes or ttl == "5m"
-        self.count += 1
-        return CacheControl(3600 if ttl == "1h" else 300)
-
-    def finish(self) -> None:
-        """Raises SenryuError when there are too many."""
-        if self.count > MOST_BREAKPOINTS:
-            raise SenryuError("many_breakpoints", count=self.count)
-
-
 class Parser:
-    """Parses bodies of one API version. `canonical` gives the id by which errors name a model."""
+    """Parses one body; an unknown beta is refused at once.
 
-    def __init__(self, version: str, canonical: Callable[[str], str]) -> None:
-        self.version = version
-        self.canonical = canonical
-        self.model = ""
-        self.breakpoints = _Breakpoints()
+    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use. After `create` or
+    `count`, `headers` name what the lenient profile passed over.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        canonical: Callable[[str], str],
+        *,
+        betas: frozenset[str] = frozenset(),
+        lenient: bool = False,
+        tenant: str = "",
+    ) -> None:
+        self.dialect = Dialect(version, canonical, betas, lenient)
+        unknown = unknown_betas(betas)
+        for name in unknown:
+            self.dialect.pass_over(f"anthropic-beta:{name[:SHOWN]}", refuse_betas(unknown))
+        self.tenant = tenant
+        self.blocks = Blocks(self.dialect)
+        self.tool_fields = ToolFields(self.dialect, self.blocks)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the response says of the reading."""
+        return self.dialect.headers()
 
     def create(self, body: Any) -> MessagesRequest:
         """The body of POST /v1/messages. Raises SenryuError."""
         fields = Fields(body)
-        self.model = fields.take("model", partial(string, low=1, high=256))
+        model = self._model(fields)
         max_tokens = fields.take("max_tokens", integer)
-        if max_tokens < 1:
+        if max_tokens < 0:
             raise SenryuError("max_tokens_low")
-        system, messages = self._prompt(fields)
         turn = Turn(
-            model=self.model,
-            messages=messages,
+            model=model,
             max_tokens=max_tokens,
-            system=system,
             stop_sequences=fields.take_or("stop_sequences", _stop_sequences, ()),
+            diagnose=fields.take_or("diagnostics", optional(self._diagnostics), None),
+            tenant=self.tenant,
+            **self._prompt(fields),
             **self._sampling(fields),
         )
         stream = fields.take_or("stream", boolean, False)
-        fields.take_or("metadata", _metadata, None)
+        if stream and not max_tokens:
+            raise SenryuError("prewarm", what="`stream`")
+        fields.take_or("metadata", self._metadata, None)
         fields.take_or("service_tier", partial(choice, options=("auto", "standard_only")), "auto")
-        self._to_come(fields)
-        fields.finish()
+        self._foreign(fields)
+        self.dialect.finish(fields)
         return MessagesRequest(turn, stream)
 
     def count(self, body: Any) -> Turn:
         """The body of POST /v1/messages/count_tokens. Raises SenryuError."""
         fields = Fields(body)
-        self.model = fields.take("model", partial(string, low=1, high=256))
-        system, messages = self._prompt(fields)
-        self._to_come(fields)
-        fields.finish()
-        return Turn(model=self.model, messages=messages, max_tokens=1, system=system)
+        turn = Turn(model=self._model(fields), max_tokens=1, tenant=self.tenant, **self._prompt(fields))
+        self._foreign(fields)
+        self.dialect.finish(fields)
+        return turn
 
-    def _prompt(self, fields: Fields) -> tuple[tuple[Text, ...], tuple[Message, ...]]:
-        """System first, as breakpoints are ordered that way."""
+    def _model(self, fields: Fields) -> str:
+        model = fields.take("model", partial(string, low=1, high=256))
+        self.dialect.model = self.dialect.canonical(model)
+        return model
+
+    def _prompt(self, fields: Fields) -> dict[str, Any]:
+        """All that the model reads: tools, system, messages and the form of the answer."""
+        tools = fields.take_or("tools", optional(self.tool_fields.tools), None) or ()
+        choice: ToolChoice | None = fields.take_or("tool_choice", optional(self.tool_fields.choice), None)
+        if choice is not None and not tools:
+            raise SenryuError("choice_without_tools")
         none: tuple[Text, ...] = ()
-        system = fields.take_or("system", self._system, none)
-        messages = fields.take("messages", self._messages)
-        self.breakpoints.finish()
-        return system, messages
+        return {
+            "tools": tools,
+            "tool_choice": choice or ToolChoice(),
+            "system": fields.take_or("system", self.blocks.system, none),
+            "messages": fields.take("messages", self._messages),
+            "output_schema": self._output_schema(fields),
+            "cache": self.blocks.marker(fields),
+        }
+
+    def _output_schema(self, fields: Fields) -> Json | None:
+        schema = fields.take_or("output_config", optional(self.tool_fields.output_config), None)
+        if self.dialect.lenient or STRUCTURED_OUTPUTS in self.dialect.betas:
+            old = fields.take_or("output_format", optional(self.tool_fields.output_format), None)
+            if old is not None and schema is not None:
+                raise SenryuError("two_formats")
+            return old if schema is None else schema
+        return schema
 
     def _sampling(self, fields: Fields) -> dict[str, Any]:
         """temperature, top_p and top_k; the newer version of the API does not know them."""
-        if self.version == V2026:
+        if self.dialect.version == V2026:
             return {}
         return {
             "temperature": fields.take_or("temperature", unit_range, 1.0),
             "top_p": fields.take_or("top_p", unit_range, 0.99),
-            "top_k": fields.take_or("top_k", _top_k, 0),
+            "top_k": fields.take_or("top_k", natural, 0),
         }
 
-    def _to_come(self, fields: Fields) -> None:
-        """Features that other models or later versions of ours have: refused by name, unless nothing is asked."""
+    def _foreign(self, fields: Fields) -> None:
+        """Features of other models and services: refused by name, unless nothing is asked."""
         fields.take_or("thinking", optional(self._thinking), None)
-        fields.take_or("tools", _nothing("tools are"), None)
-        if fields.take_or("tool_choice", optional(lambda value, _: value), None) is not None:
-            raise SenryuError("choice_without_tools")
-        for name, what in FIELDS_TO_COME.items():
-            fields.take_or(name, _nothing(what), None)
+        for name, what in (FOREIGN_FIELDS | BOOKKEEPING_FIELDS).items():
+            value = fields.take_or(name, lambda value, path: value, None)
+            if name in FOREIGN_FIELDS or not self.dialect.lenient:
+                self.dialect.without(what, value, name)
+            elif value:
+                self.dialect.ignored.append(name)
 
     def _thinking(self, value: Any, path: str) -> None:
         thinking = Fields(value, path)
         kind = thinking.take("type", partial(choice, options=("enabled", "disabled", "adaptive")))
-        if kind != "disabled":
-            raise SenryuError("no_thinking", model=self.canonical(self.model))
-        thinking.finish()
-
-    def _system(self, value: Any, path: str) -> tuple[Text, ...]:
-        if isinstance(value, str):
-            return (Text(value),) if value else ()
-        blocks = []
-        for index, item in enumerate(array(value, path)):
-            here = f"{path}.{index}"
-            kind, rest = tagged(item, here)
-            choice(kind, f"{here}.type", ("text",))
-            blocks.append(self._text(Fields(rest, here), here, "system", user=False))
-        return tuple(blocks)
+        if kind == "disabled":
+            self.dialect.finish(thinking)
+        else:
+            self.dialect.pass_over(path, SenryuError("no_thinking", model=self.dialect.model))
 
     def _messages(self, value: Any, path: str) -> tuple[Message, ...]:
-        items = array(value, path, MOST_MESSAGES)
-        if not items:
-            raise SenryuError("no_messages")
-        messages = tuple(self._message(item, index) for index, item in enumerate(items))
-        for index, message in enumerate(messages):
-            if not message.content and not (index == len(messages) - 1 and message.role == "assistant"):
-                raise SenryuError("empty_message", index=index)
-        last = messages[-1]
-        end = last.content[-1] if last.role == "assistant" and last.content else None
-        if isinstance(end, Text) and end.text[-1:].isspace():
-            raise SenryuError("trailing_space")
-        return messages
+        read = [self._message(item, f"{path}.{index}") for index, item in enumerate(array(value, path, MOST_MESSAGES))]
+        return _folded(read) if self.dialect.lenient else tuple(message for message, _ in read)
 
-    def _message(self, value: Any, index: int) -> Message:
-        path = f"messages.{index}"
+    def _message(self, value: Any, path: str) -> tuple[Message, bool]:
+        """A message, and whether it is a system's: in the lenient profile that is something the user says."""
         fields = Fields(value, path)
-        role = fields.take("role", _role)
-        content = fields.take("content", lambda value, here: self._content(value, here, user=role == "user"))
-        fields.finish()
-        return Message(role, content)
+        name = fields.take("role", self._role)
+        system = name == "system"
+        role: Any = "user" if system else name
+        if system:
+            content: Any = fields.take("content", self.blocks.system)
+        else:
+            content = fields.take("content", partial(self.blocks.content, role=role))
+        self.dialect.finish(fields)
+        return Message(role, content), system
 
-    def _content(self, value: Any, path: str, user: bool) -> tuple[Text, ...]:
-        if isinstance(value, str):
-            if not value:
-                return ()
-            _check_text(value, "messages")
-            return (Text(value),)
-        return tuple(self._block(item, f"{path}.{index}", user) for index, item in enumerate(array(value, path)))
+    def _role(self, value: Any, path: str) -> str:
+        if value == "system":
+            self.dialect.pass_over(path, SenryuError("system_role"))
+            return "system"
+        return choice(value, path, get_args(Role))
 
-    def _block(self, value: Any, path: str, user: bool) -> Text:
-        kind, rest = tagged(value, path)
-        if kind == "image":
-            raise SenryuError("no_images", model=self.canonical(self.model))
-        if kind in BLOCKS_TO_COME:
-            raise SenryuError("unsupported", path=path, what=f"blocks of type '{kind}' are")
-        if kind != "text":
-            raise wrong_tag(path, kind, sorted((*BLOCKS_TO_COME, "image", "text")))
-        return self._text(Fields(rest, f"{path}.text"), path, "messages", user)
+    def _diagnostics(self, value: Any, path: str) -> str:
+        """The id of the answer before; empty for the first of a conversation."""
+        fields = Fields(value, path)
+        id = fields.take_or("previous_message_id", optional(partial(string, low=1, high=256)), None)
+        self.dialect.finish(fields)
+        return id or ""
 
-    def _text(self, block: Fields, path: str, where: str, user: bool) -> Text:
-        """A text block standing at `path`; `where` is how the rules of text name its place."""
-        text = block.take("text", string)
-        marker = block.take_or("cache_control", lambda value, _: value, None)
-        if marker is not None and not text:
-            raise SenryuError("empty_breakpoint", path=block.where)
-        _check_text(text, where)
-        if block.take_or("citations", optional(array), None):
-            if user and self.version == V2026:
-                raise SenryuError("extra", path=block.path("citations"))
-            raise SenryuError("unsupported", path=block.path("citations"), what="citations are")
-        block.finish()
-        return Text(text, cache=self.breakpoints.take(marker, block.path("cache_control"), path))
+    def _metadata(self, value: Any, path: str) -> None:
+        metadata = Fields(value, path)
+        metadata.take_or("user_id", optional(partial(string, high=256)), None)
+        self.dialect.finish(metadata)
 
 
-def _role(value: Any, path: str) -> Role:
-    if value == "system":
-        raise SenryuError("system_role")
-    role: Any = choice(value, path, get_args(Role))
-    return role
+def _folded(read: list[tuple[Message, bool]]) -> tuple[Message, ...]:
+    """The messages with each system message standing where it stood, as the user's.
 
-
-def _check_text(text: str, where: str) -> None:
-    if not text:
-        raise SenryuError("empty_text", where=where)
-    if text.isspace():
-        raise SenryuError("blank_text", where=where)
+    Results of tools must come first behind their calls: those of the user message behind a system message change places with
+    it. The number of messages stays the same, so that errors name the right ones.
+    """
+    messages = [message for message, _ in read]
+    start = 0
+    for index, (message, system) in enumerate(read):
+        if system:
+            continue
+        results = tuple(takewhile(lambda block: isinstance(block, ToolResult), message.content))
+        if start < index and message.role == "user" and results:
+            rest = message.content[len(results) :]
+            moved = [results, *(said.content for said in messages[start:index])]
+            moved[-1] = (*moved[-1], *rest)
+            messages[start : index + 1] = [Message("user", content) for content in moved]
+        start = index + 1
+    return tuple(messages)
 
 
 def _stop_sequences(value: Any, path: str) -> tuple[str, ...]:
     stops = tuple(string(item, f"{path}.{index}") for index, item in enumerate(array(value, path)))
     if any(not stop or stop.isspace() for stop in stops):
         raise SenryuError("blank_stop")
-    count = sum(map(len, stops))
-    if count > MOST_STOP_CHARACTERS:
-        raise SenryuError("long_stops", count=count, cap=MOST_STOP_CHARACTERS)
     return stops
-
-
-def _top_k(value: Any, path: str) -> int:
-    top_k = integer(value, path)
-    if top_k < 0:
-        raise SenryuError("below", path=path, low=0)
-    return top_k
-
-
-def _metadata(value: Any, path: str) -> None:
-    metadata = Fields(value, path)
-    metadata.take_or("user_id", optional(partial(string, high=256)), None)
-    metadata.finish()
-
-
-def _nothing(what: str) -> Callable[[Any, str], None]:
-    """A field whose feature is not here yet: passes when it asks for nothing."""
-
-    def check(value: Any, path: str) -> None:
-        if value is not None and value != [] and value != {}:
-            raise SenryuError("unsupported", path=path, what=what)
-
-    return check

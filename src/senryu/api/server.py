@@ -7,13 +7,13 @@ import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import closing
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from senryu.api.lifetime import Drain
 from senryu.config import Settings
@@ -60,14 +60,14 @@ def listen(host: str, port: int) -> socket.socket:
 class DrainServer(uvicorn.Server):
     """uvicorn with our own signals: begin the drain, then cut it, then leave at once; and without callers who stall."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain, ready: Callable[[str], None] | None = None) -> None:
+    def __init__(self, app: Starlette, settings: Settings, drain: Drain, ready: Callable[[str], None] | None = None) -> None:
         """ready: called with the base URL as soon as requests are accepted."""
         config = uvicorn.Config(
             app,
             http="httptools",
             loop="asyncio" if sys.platform == "win32" else "uvloop",
             ws="none",
-            lifespan="off",
+            lifespan="off",  # entered by ourselves, so that its errors are ours
             log_config=None,
             access_log=False,
             server_header=False,
@@ -76,7 +76,7 @@ class DrainServer(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.drain_timeout_s),
         )
         super().__init__(config)
-        self.drain, self.ready = drain, ready
+        self.app, self.drain, self.ready = app, drain, ready
         self.stall_timeout = settings.stall_timeout_s
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -96,16 +96,16 @@ class DrainServer(uvicorn.Server):
         else:
             self.force_exit = True
 
-    def run_until_stopped(self, sock: socket.socket, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Serve on `sock` until told to stop; `close` runs on the same loop when the last answer is out."""
+    def run_until_stopped(self, sock: socket.socket) -> None:
+        """Serve on `sock` until told to stop, within the application's lifespan: that ends when the last answer is out."""
 
         async def main() -> None:
-            stalls = asyncio.create_task(self._drop_stalled())
-            try:
-                await self.serve(sockets=[sock])
-            finally:
-                stalls.cancel()
-                await close()
+            async with self.app.router.lifespan_context(self.app):
+                stalls = asyncio.create_task(self._drop_stalled())
+                try:
+                    await self.serve(sockets=[sock])
+                finally:
+                    stalls.cancel()
 
         with closing(sock), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(main())

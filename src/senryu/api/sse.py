@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -54,16 +54,17 @@ MESSAGE_STOP = frame({"type": "message_stop"})
 
 
 class Framer:
-    """The frames of one stream: blocks are numbered as they come."""
+    """The frames of one stream: blocks are numbered as they come. `diagnose`: see `new_message`."""
 
-    def __init__(self) -> None:
+    def __init__(self, diagnose: bool = False) -> None:
         self._index = -1
+        self._diagnose = diagnose
 
     def frames(self, event: Event) -> bytes:
         """The frames that one event of a turn becomes."""
         match event:
             case Started():
-                return frame({"type": "message_start", "message": new_message(event)})
+                return frame({"type": "message_start", "message": new_message(event, self._diagnose)})
             case BlockStarted():
                 self._index += 1
                 start = {"type": "content_block_start", "index": self._index, "content_block": block_json(event.block)}
@@ -91,14 +92,23 @@ class Framer:
 class EventStream:
     """An ASGI response: a turn's events as they come, closed when the caller hangs up or the server is cut."""
 
-    def __init__(self, started: Started, events: AsyncGenerator[Event, None], drain: Drain, request_id: str) -> None:
-        self.started, self.events, self.drain, self.request_id = started, events, drain, request_id
+    def __init__(
+        self,
+        started: Started,
+        events: AsyncGenerator[Event, None],
+        framer: Framer,
+        drain: Drain,
+        request_id: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.started, self.events, self.framer, self.drain, self.request_id = started, events, framer, drain, request_id
+        self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in headers.items())]
         self.last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         last = b""
         async with aclosing(self.events):
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": self.headers})
             try:
                 await while_wanted(self._write_all(send), receive, self.drain)
             except CallerGone:
@@ -113,10 +123,9 @@ class EventStream:
     async def _write_all(self, send: Send) -> None:
         pinger = asyncio.create_task(self._keep_alive(send))
         try:
-            framer = Framer()
-            await self._write(send, framer.frames(self.started))
+            await self._write(send, self.framer.frames(self.started))
             async for event in self.events:
-                await self._write(send, framer.frames(event))
+                await self._write(send, self.framer.frames(event))
         finally:
             pinger.cancel()
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from senryu.errors import SenryuError
-from senryu.types import Citation, Started, Text, ToolUse, Usage
+from senryu.types import CacheMiss, Citation, Started, Text, ToolUse, Usage
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -27,9 +27,9 @@ def api_version(request: Request) -> str:
     return version
 
 
-def json_response(value: Any, status: int = 200) -> Response:
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """`value` as JSON."""
-    return Response(encode_json(value), status_code=status, media_type="application/json")
+    return Response(encode_json(value), status_code=status, media_type="application/json", headers=headers)
 
 
 def envelope(error: SenryuError, request_id: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def full_usage(usage: Usage) -> dict[str, Any]:
+def full_usage(usage: Usage, tier: str = "standard") -> dict[str, Any]:
     """`usage_of` with the split by time to live and the tier, as in a Message."""
     return {
         **usage_of(usage),
@@ -55,7 +55,7 @@ def full_usage(usage: Usage) -> dict[str, Any]:
             "ephemeral_5m_input_tokens": usage.cache_write_5m,
             "ephemeral_1h_input_tokens": usage.cache_write_1h,
         },
-        "service_tier": "standard",
+        "service_tier": tier,
         "inference_geo": "not_available",
     }
 
@@ -87,9 +87,22 @@ def citation_json(citation: Citation) -> dict[str, Any]:
     return {"type": citation.kind, "cited_text": citation.text, **origin, **place}
 
 
-def new_message(started: Started) -> dict[str, Any]:
-    """A Message as it stands before its first token; `content`, `stop_reason` and `usage` fill up."""
-    return {
+def diagnostics_json(miss: CacheMiss | None) -> dict[str, Any] | None:
+    """Why the cache was missed; null where it was not."""
+    if miss is None:
+        return None
+    reason: dict[str, Any] = {"type": miss.reason}
+    if miss.missed_tokens is not None:
+        reason["cache_missed_input_tokens"] = miss.missed_tokens
+    return {"cache_miss_reason": reason}
+
+
+def new_message(started: Started, diagnose: bool = False) -> dict[str, Any]:
+    """A Message as it stands before its first token; `content`, `stop_reason` and `usage` fill up.
+
+    diagnose: whether the caller asked for diagnostics.
+    """
+    message: dict[str, Any] = {
         "id": started.id,
         "type": "message",
         "role": "assistant",
@@ -99,3 +112,6 @@ def new_message(started: Started) -> dict[str, Any]:
         "stop_sequence": None,
         "usage": full_usage(started.usage),
     }
+    if diagnose:
+        message["diagnostics"] = diagnostics_json(started.miss)
+    return message

@@ -22,6 +22,12 @@ def serve(
         int | None, typer.Option(min=1, help="Threads of the engine; all cores by default.", show_default=False)
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="faithful, or lenient for agents that send thinking, effort and betas [faithful].", show_default=False
+        ),
+    ] = None,
     weights: Weights = None,
     kv: Kv = None,
     drafts: Annotated[
@@ -29,13 +35,13 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
-    from senryu.api.app import check_bind, serve_model
+    from senryu.api.app import check_start, serve_model
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
     options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
-    settings = load_settings(host=host, port=port, api_key=api_key, **options)
-    check_bind(settings)
+    settings = load_settings(host=host, port=port, api_key=api_key, profile=profile, **options)
+    check_start(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())
     serve_model(Registry([loaded]), settings, ready=_announce)

@@ -58,6 +58,11 @@ class ChatTemplate:
             except minijinja.TemplateError as error:
                 raise TemplateError(f"chat template {name!r} is malformed: {error}") from None
 
+    @property
+    def text(self) -> str:
+        """The Jinja text that renders conversations with tools."""
+        return self._sources.get("tool_use", self._sources["default"])
+
     def render(
         self,
         messages: list[dict[str, Any]],

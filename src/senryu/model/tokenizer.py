@@ -20,6 +20,7 @@ class Tokenizer:
     """A `tokenizers` tokenizer with one rule added: special tokens exist only where a template wrote them.
 
     special_tokens: text -> id of every special token; special_ids: their ids; eos_ids: the ids that end an answer.
+    added_tokens: text -> id of those and of the tokens that stand beside them but are text all the same.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
@@ -31,6 +32,7 @@ class Tokenizer:
         self._to_bytes = _ByteRule.of(json.loads(backend.to_str())["decoder"])
         self._bytes: dict[int, bytes] = {}
         added = backend.get_added_tokens_decoder()
+        self.added_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items())}
         self.special_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
         self.special_ids = frozenset(self.special_tokens.values())
         self.eos_ids = frozenset(eos_ids)

@@ -12,23 +12,37 @@ from typing import cast
 from senryu.config import Settings
 from senryu.engine.interface import Breakpoint, DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
+from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
 from senryu.service.caching import Cache, countable
 from senryu.service.diagnosis import Diagnosis
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
+from senryu.service.metering import Keep, Meter
 from senryu.service.positions import breakpoints
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry, Served
+from senryu.service.rules import check
+from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn
 
 
 class Service:
-    """Answers turns with the models of a registry. One per process; belongs to one event loop at a time."""
+    """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    def __init__(self, registry: Registry, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds, for the lifetime of cached prefixes."""
+    keep: takes the row of usage that every turn leaves. clock: seconds, for the lifetime of cached prefixes.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        keep: Keep = lambda row: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = registry
+        self.prices = load_prices()
+        self.keep = keep
         self.cache = Cache()
         self.diagnosis = Diagnosis()
         self._clock = clock
@@ -38,34 +52,41 @@ class Service:
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
 
-        Raises SenryuError for an unknown model and for a conversation that the model's template refuses.
+        Raises SenryuError for a turn that breaks a rule, an unknown model and a conversation that its template refuses.
         """
+        check(turn)
         model = self.registry.resolve(turn.model).model
         return len((await self.prompts.encode(model, turn)).ids)
 
-    async def run(self, turn: Turn) -> AsyncGenerator[Event, None]:
+    def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
         """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
 
         Started comes at once, but with cache breakpoints only when the engine knows what it need not compute: its usage says
-        what is read and what is written.
+        what is read and what is written. keep: takes the row of usage in place of the service's own.
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
+        meter = Meter(turn, self.prices, keep or self.keep)
+        return meter.follow(self._run(turn, meter))
+
+    async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
         start = self._clock()
+        check(turn)
         served = self.registry.resolve(turn.model)
         model = served.model
         if closed := model.engine.closed:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
-        _check_prewarm(turn)
         points = breakpoints(turn)
         with self.admission.admit():
+            planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
             model.limits.check_context(len(prompt.ids), max(turn.max_tokens, 1))
-            request = _request(model, turn, prompt)
+            request = _request(model, turn, prompt, planned)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
                 yield started
-            answer, reused = Answer(model, turn), 0
+            answer, reused = Answer(model, turn, planned), 0
+            meter.answer = answer
             tokens = model.engine.generate(request)
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:
@@ -98,21 +119,12 @@ class Service:
         return Started(name, served.id, replace(usage, output_tokens=min(turn.max_tokens, 1)), miss)  # one is on its way
 
 
-def _check_prewarm(turn: Turn) -> None:
-    """Raises SenryuError when an answer of no tokens is asked to be something."""
-    if not turn.max_tokens:
-        if turn.output_schema is not None:
-            raise SenryuError("prewarm", what="output_config.format")
-        if turn.tool_choice.kind in ("any", "tool"):
-            raise SenryuError("prewarm", what=f"tool_choice '{turn.tool_choice.kind}'")
-
-
 def _refusal(error: EngineClosed) -> SenryuError:
     """A failed engine stays closed; one that was closed is being replaced."""
     return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
-def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
+def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> TokenRequest:
     sampling = Sampling(
         temperature=turn.temperature,
         top_p=turn.top_p,
@@ -128,4 +140,5 @@ def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
         breakpoints=tuple(Breakpoint(at.end, at.ttl) for at in prompt.positions if at.ttl and countable(at)),
         priority=turn.priority,
         deadline=turn.deadline,
+        grammar=planned.grammar,
     )

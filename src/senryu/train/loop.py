@@ -16,6 +16,7 @@ from senryu.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from senryu.train.net import Net
 from senryu.train.optim import Optimisers, Schedule
 from senryu.train.pack import document_numbers, targets
+from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import StageRecipe
 
 LONG_ROWS = 1.25  # time per token of a decay with longer rows, over the stable part's
@@ -101,8 +102,10 @@ LossFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def _loss_function(net: Net, stage: StageRecipe, compiled: bool) -> LossFunction:
+    bf16 = matmul_dtype() is torch.bfloat16
+
     def loss(tokens: Tensor, document: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             return net.loss(tokens, document, wanted, stage.z_loss)
 
     return torch.compile(loss, dynamic=False) if compiled else loss

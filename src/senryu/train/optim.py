@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from senryu.train.net import Net
+from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import StageRecipe
 
 
@@ -32,12 +33,12 @@ class Schedule:
 
 
 def orthogonalise(update: Tensor) -> Tensor:
-    """Matrices [n, rows, columns] with their singular values moved near 1, by five Newton-Schulz steps in bf16.
+    """Matrices [n, rows, columns] with their singular values moved near 1, by five Newton-Schulz steps in the fastest format.
 
     Coefficients and method: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
     tall = update.shape[1] > update.shape[2]
-    x = (update.mT if tall else update).bfloat16()
+    x = (update.mT if tall else update).to(matmul_dtype())
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT

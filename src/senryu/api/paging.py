@@ -1,0 +1,33 @@
+"""Lists in pages: `limit`, `before_id` and `after_id` in, `has_more` and the ids of both ends out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from senryu.errors import SenryuError
+
+MOST = 1000
+
+
+def page_limit(query: Mapping[str, str]) -> int:
+    """How many items a page may have. Raises SenryuError for what is no number from 1 to 1,000."""
+    try:
+        limit = int(query.get("limit", "20"))
+    except ValueError:
+        raise SenryuError("not_integer", path="limit") from None
+    if limit < 1:
+        raise SenryuError("below", path="limit", low=1)
+    if limit > MOST:
+        raise SenryuError("above", path="limit", high=MOST)
+    return limit
+
+
+def page_json(items: Sequence[dict[str, Any]], has_more: bool) -> dict[str, Any]:
+    """A page of items that have ids."""
+    return {
+        "data": items,
+        "has_more": has_more,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+    }

@@ -1,0 +1,112 @@
+"""Opening the database: SQLite under SENRYU_HOME, or PostgreSQL where the setting `database` names one; its schema is brought
+up to date at every start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from senryu.config import Settings
+from senryu.errors import SenryuError
+from senryu.ledger.migrations.upgrade import NewerSchema, upgrade
+
+BUSY_SECONDS = 30  # how long SQLite waits for another process that writes
+
+
+class Database:
+    """One database, to be entered (or opened and closed) on the event loop that uses it.
+
+    What was written is on the disk when `write` is left: a process or machine that dies afterwards has not lost it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SenryuError when the setting names no database that we know, or when its driver is missing."""
+        url = _url(settings)
+        self.sqlite = url.drivername == "sqlite+aiosqlite"
+        self.where = str(url.database) if self.sqlite else url.render_as_string(hide_password=True)
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.sqlite else {"pool_pre_ping": True}
+        try:
+            self._engine = create_async_engine(url, **options)
+        except ModuleNotFoundError as error:
+            raise SenryuError("no_psycopg") from error
+        if self.sqlite:
+            event.listen(self._engine.sync_engine, "connect", _set_up)
+            event.listen(self._engine.sync_engine, "begin", _begin)
+        self._writing = self._engine.execution_options(senryu_writes=True)
+        self._one_writer = asyncio.Lock() if self.sqlite else None
+
+    async def open(self) -> None:
+        """Create the database where SQLite has none, and bring its schema up to date.
+
+        Raises SenryuError when it cannot be opened, or was written by a newer version of ours.
+        """
+        try:
+            if self.sqlite:
+                Path(self.where).parent.mkdir(parents=True, exist_ok=True)
+            async with self.write() as connection:
+                await connection.run_sync(upgrade)
+        except NewerSchema as error:
+            await self.close()
+            raise SenryuError("database_newer", where=self.where, revision=error) from error
+        except (SQLAlchemyError, OSError) as error:
+            await self.close()
+            why = str(getattr(error, "orig", None) or error).strip()
+            raise SenryuError("database_unusable", where=self.where, why=why) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that sees one state of an SQLite database, whoever writes meanwhile."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: what is written inside is there afterwards as a whole, or not at all when an exception leaves it."""
+        async with self._one_writer or nullcontext(), self._writing.begin() as connection:
+            yield connection
+
+
+def _url(settings: Settings) -> URL:
+    if not settings.database:
+        return URL.create("sqlite+aiosqlite", database=str(settings.home / "senryu.db"))
+    try:
+        url = make_url(settings.database)
+    except ArgumentError:
+        raise SenryuError("database_unknown", kind="no address of one", config=settings.home / "config.toml") from None
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise SenryuError("database_unknown", kind=url.drivername, config=settings.home / "config.toml")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _set_up(connection: Any, record: object) -> None:
+    """A new connection to SQLite. Transactions are begun by us: Python's driver would begin them late and unasked."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """One that will write takes the lock at once: a reader that becomes a writer could find its state outdated and fail."""
+    writes = connection.get_execution_options().get("senryu_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

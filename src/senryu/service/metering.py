@@ -1,0 +1,95 @@
+"""What a turn used and cost: one row for every turn that was started."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+from senryu.ledger import clock
+from senryu.ledger.prices import Prices, Tier
+from senryu.ledger.rows import Outcome, ToolErrors, UsageRow
+from senryu.service.answer import Answer
+from senryu.types import BlockStopped, Event, Finished, Started, ToolUse, Turn, Usage
+
+Keep = Callable[[UsageRow], None]
+
+
+class Meter:
+    """Follows one turn. Once it has started it leaves one row, at its end, its abort or its failure.
+
+    A turn that fails costs nothing, nor does one that is given up before its first token; one that is given up later costs its
+    prompt and the tokens that were made.
+    """
+
+    def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep) -> None:
+        self.answer: Answer | None = None
+        self._turn, self._keep = turn, keep
+        self._tier: Tier = "batch" if turn.priority == "batch" else "standard"
+        self._prices = prices[self._tier]
+        self._at, self._clock = clock.now(), time.monotonic()
+        self._first: int | None = None
+        self._calls = 0
+        self._started: Started | None = None
+        self._usage: Usage | None = None  # when it is complete
+        self._stop_reason: str | None = None
+
+    async def follow(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The same events; Finished is told the cost."""
+        outcome: Outcome = "failed"
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield self._see(event)
+            outcome = "finished"
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = "finished" if self._usage else "aborted"
+            raise
+        finally:
+            if self._started:
+                self._keep(self._row(self._started, outcome))
+
+    def _see(self, event: Event) -> Event:
+        if isinstance(event, Started):
+            self._started = event
+            return event
+        if self._first is None:
+            self._first = self._elapsed()
+        if isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
+            self._calls += 1
+        if isinstance(event, Finished):
+            self._usage, self._stop_reason = event.usage, event.stop_reason
+            return replace(event, cost_nano=self._prices.cost(event.usage))
+        return event
+
+    def _elapsed(self) -> int:
+        return round((time.monotonic() - self._clock) * 1000)
+
+    def _row(self, started: Started, outcome: Outcome) -> UsageRow:
+        made = self.answer.output_tokens if self.answer else 0
+        usage = self._usage or replace(started.usage, output_tokens=made)
+        free = outcome == "failed" or (outcome == "aborted" and not made)
+        return UsageRow(
+            id=started.id,
+            at=self._at,
+            tenant=self._turn.tenant,
+            model=started.model,
+            tier=self._tier,
+            outcome=outcome,
+            stop_reason=self._stop_reason,
+            usage=usage,
+            cost_nano=0 if free else self._prices.cost(usage),
+            input_cost_nano=0 if free else self._prices.input_cost(usage),
+            first_token_ms=self._first,
+            total_ms=self._elapsed(),
+            tools_offered=len(self._turn.tools),
+            tool_calls=self._calls,
+            tool_errors=_tool_errors(self.answer),
+        )
+
+
+def _tool_errors(answer: Answer | None) -> ToolErrors:
+    wrong = answer.tool_errors if answer else {}
+    return ToolErrors(wrong.get("InvalidJson", 0), wrong.get("UnknownName", 0), wrong.get("SchemaMismatch", 0))
