@@ -151,6 +151,22 @@ def test_a_tool_and_a_call_end_with_their_json() -> None:
     ]
 
 
+def test_tools_calls_and_results_in_the_bundled_template(model: LoadedModel) -> None:
+    call, result = ToolUse("toolu_1", "look", {"at": {"x": 1}}), ToolResult("toolu_1", (Text("r"),))
+    tools = (Tool("look", {"type": "object", "properties": {"at": {}}}, "Looks."), Tool("jump", {"type": "object"}))
+    asked = turn(user("hi"), Message("assistant", (call, Text("yes"))), user(result, "and"), tools=tools, system=(Text("S"),))
+    found = read(model, asked)
+    assert [text.count("<|call|>") + text.count("<|result|>") for text in found] == [0, 0, 0, 0, 1, 1, 2, 2]
+    assert found[0].endswith('"properties": {"at": {}}}}')
+    assert found[1].startswith(found[0] + '\n{"name": "jump"')
+    assert found[1].endswith('"parameters": {"type": "object"}}')
+    assert found[2].endswith("<|system|>S")
+    assert found[4] == found[5], "the template writes a call behind the text"
+    assert found[4].endswith('{"at": {"x": 1}}}')
+    assert found[6].endswith("<|result|>r")
+    assert found[7].endswith("<|user|>and")
+
+
 CALL = ToolUse("toolu_1", "look", {"a": 1, "b": 2})
 DOCUMENT = Document(PlainText("text"), title="t")
 BASE = turn(
