@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one code is answered. `wording` is a format string over the exception's values."""
+    """How one code is answered. `wording` is a format string over the exception's values; `detail` tells clients apart what
+    status and type do not."""
 
     status: int
     type: str
     wording: str
+    detail: str = ""
 
 
 def _invalid(wording: str) -> Rule:
@@ -34,6 +36,7 @@ ERRORS: dict[str, Rule] = {
     "bad_json": _invalid("The request body is not valid JSON: {why}"),
     "body_stalled": Rule(408, "timeout_error", "The request body stopped coming before it was complete"),
     "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),
+    "bad_form": _invalid("The request body is not valid multipart/form-data: {why}"),
     # the shape of a field
     "required": _invalid("{path}: Field required"),
     "extra": _invalid("{path}: Extra inputs are not permitted"),
@@ -56,8 +59,8 @@ ERRORS: dict[str, Rule] = {
     "above": _invalid("{path}: Input should be less than or equal to {high}"),
     "range": _invalid("{path}: range: {low}..{high}"),
     # the meaning of a request
-    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 0"),
-    "prewarm": _invalid("max_tokens: 0 fills the cache and answers nothing, so that {what} cannot be asked for with it"),
+    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
+    "prewarm": _invalid("max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"),
     "max_tokens_high": _invalid(
         "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
     ),
@@ -112,8 +115,7 @@ ERRORS: dict[str, Rule] = {
     "tool_result_twice": _invalid(
         "{path}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {id}"
     ),
-    # documents and breakpoints
-    "mixed_citations": _invalid("messages: citations must be enabled on all {what} or on none of them"),
+    # breakpoints
     "inner_breakpoint": _invalid(
         "{path}.cache_control: blocks inside of {what} cannot be cached on their own. Put cache_control on the {what} itself."
     ),
@@ -131,6 +133,38 @@ ERRORS: dict[str, Rule] = {
         "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # documents and citations
+    "pdf_broken": _invalid(
+        "{path}: The PDF specified was not valid: {why}. Check the file, or send its text as a text document."
+    ),
+    "pdf_encrypted": _invalid("{path}: The PDF specified is password protected. Remove the password and try again."),
+    "pdf_textless": _invalid(
+        "{path}: The PDF holds no text, only images or drawings, and this server reads no images. "
+        "Run text recognition over it first, or send its text as a text document."
+    ),
+    "pdf_pages": _invalid("{path}: A maximum of {most} PDF pages may be provided. Found {count}. Send fewer pages."),
+    "pdf_heavy": _invalid("{path}: The PDF draws too much to be read here. Send its text as a text document."),
+    "documents_large": _invalid("{path}: the files of one request may hold {most} bytes in all. Split them, or send a part."),
+    "file_kind": _invalid("{path}: the file {id} ({mime}) is neither a PDF nor text in UTF-8, so it cannot be a document."),
+    "citations_mixed": _invalid(
+        "{path}: citations must be enabled on all or none of the {kind} of a request. Set them alike on all."
+    ),
+    "citations_format": _invalid(
+        "output_config.format: structured output and citations cannot be combined. "
+        "Disable citations on the documents, or remove the format."
+    ),
+    # files
+    "file_large": Rule(413, "request_too_large", "file: a file may hold {most} bytes. Split it and try again."),
+    "file_name": _invalid('file: a filename may have {most} characters, none of them a control character or one of <>:"|?*'),
+    "file_not_downloadable": Rule(
+        400,
+        "invalid_request_error",
+        "File {id} was uploaded, and uploaded files cannot be downloaded",
+        "file_not_downloadable",
+    ),
+    "many_ids": _invalid("ids: at most {most} may be given. Found {count}."),
+    "ids_alone": _invalid("ids: cannot be combined with {path}"),
+    "bad_page": _invalid("page: this is no cursor of ours. Pass a `next_page` as it came."),
     # batches; the original's own words for these are not known
     "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
     "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
@@ -182,6 +216,7 @@ ERRORS: dict[str, Rule] = {
         "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server
@@ -231,6 +266,7 @@ class SenryuError(Exception):
         self.code = code
         self.status = rule.status
         self.type = rule.type
+        self.detail = rule.detail
 
     @property
     def message(self) -> str:

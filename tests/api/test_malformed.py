@@ -29,6 +29,75 @@ GOOD: dict[str, Any] = {
     "metadata": {"user_id": "u"},
     "service_tier": "auto",
 }
+MARKER = {"type": "ephemeral", "ttl": "5m"}
+CITATION = {
+    "type": "char_location",
+    "cited_text": "c",
+    "document_index": 0,
+    "document_title": None,
+    "start_char_index": 0,
+    "end_char_index": 1,
+}
+RICH: dict[str, Any] = {  # every field and kind of block
+    "model": "senryu-nano",
+    "max_tokens": 4,
+    "tools": [
+        {
+            "name": "look",
+            "description": "d",
+            "input_schema": {"type": "object", "properties": {"x": {"type": "integer"}}, "additionalProperties": False},
+            "input_examples": [{"x": 1}],
+            "strict": True,
+            "eager_input_streaming": False,
+            "allowed_callers": ["direct"],
+            "cache_control": {"type": "ephemeral", "ttl": "1h"},
+        }
+    ],
+    "tool_choice": {"type": "none"},
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "document",
+                    "source": {"type": "text", "media_type": "text/plain", "data": "d"},
+                    "title": "t",
+                    "context": "c",
+                    "citations": {"enabled": True},
+                },
+                {
+                    "type": "document",
+                    "source": {"type": "content", "content": [{"type": "text", "text": "d", "cache_control": MARKER}]},
+                    "citations": {"enabled": True},
+                },
+                {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "r"}]},
+                {"type": "text", "text": "x"},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "y", "citations": [CITATION]},
+                {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"x": 1}, "caller": {"type": "direct"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "content": [{"type": "text", "text": "z"}],
+                    "is_error": False,
+                    "cache_control": MARKER,
+                }
+            ],
+        },
+    ],
+    "cache_control": MARKER,
+    "diagnostics": {"previous_message_id": None},
+    "thinking": {"type": "disabled"},
+}
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -36,9 +105,24 @@ SCALARS = st.one_of(
     st.integers(min_value=-(10**400), max_value=10**400),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(["\ud800", "\udfff\ud800", "\0", "\ufdd0", "<|end|>", "user", "text", "ephemeral", "image", "1h"]),
+    st.sampled_from(
+        ["\ud800", "\udfff\ud800", "\0", "\ufdd0", "<|end|>", "user", "text", "ephemeral", "image", "1h", "tool", "toolu_1"]
+    ),
 )
-WORDS = ["type", "text", "role", "content", "cache_control", "ttl", "source", "tools"]
+WORDS = [
+    "type",
+    "text",
+    "role",
+    "content",
+    "cache_control",
+    "ttl",
+    "source",
+    "tools",
+    "output_config",
+    "format",
+    "$ref",
+    "data",
+]
 KEYS = st.one_of(st.text(max_size=8), st.sampled_from(WORDS))
 VALUES = st.recursive(
     SCALARS,
@@ -63,14 +147,15 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-PLACES = list(places(GOOD))
+PLACES = [(body, path) for body in (GOOD, RICH) for path in places(body)]
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
     """A good body with some places replaced, fields added, and perhaps its bytes damaged."""
-    value: Any = GOOD
-    for path in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=2)):
+    value, first = draw(st.sampled_from(PLACES))
+    others = [path for body, path in PLACES if body is value]
+    for path in [first, *draw(st.lists(st.sampled_from(others), max_size=1))]:
         try:
             value = put(value, path, draw(VALUES))
         except (KeyError, IndexError, TypeError):
@@ -91,7 +176,7 @@ def served() -> Iterator[tuple[httpx.Client, LoadedModel]]:
         yield client, model
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=bodies(), path=st.sampled_from(["/v1/messages", "/v1/messages", "/v1/messages/count_tokens"]))
 def test_malformed_bodies(served: tuple[httpx.Client, LoadedModel], raw: bytes, path: str) -> None:
     response = served[0].post(path, content=raw)
@@ -110,7 +195,8 @@ def test_afterwards_nothing_is_held(served: tuple[httpx.Client, LoadedModel]) ->
     assert idle(model)
     stats = model.engine.stats()
     assert stats.pages_free + stats.pages_cached == stats.pages_total
-    assert client.post("/v1/messages", json=GOOD).status_code == 200
+    for body in (GOOD, RICH):
+        assert client.post("/v1/messages", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_defaults() -> None:
         (body(max_tokens="1"), "max_tokens: Input should be a valid integer"),
         (body(max_tokens=True), "max_tokens: Input should be a valid integer"),
         (body(max_tokens=1.5), "max_tokens: Input should be a valid integer, got a number with a fractional part"),
-        (body(max_tokens=-1), "max_tokens: must be greater than or equal to 0"),
+        (body(max_tokens=-1), "max_tokens: Input should be greater than or equal to 0"),
         (body(messages=[]), "messages: at least one message is required"),
         (body(messages="Hi"), "messages: Input should be a valid list"),
         (body(messages=["Hi"]), "messages.0: Input should be a valid dictionary"),

@@ -164,7 +164,7 @@ def test_tools_of_other_servers_are_refused_by_their_type(kind: str, lenient: bo
         ({"diagnostics": {"previous_message_id": 7}}, "diagnostics.previous_message_id: Input should be a valid string"),
         (
             {"max_tokens": 0, "stream": True},
-            "max_tokens: 0 fills the cache and answers nothing, so that `stream` cannot be asked for with it",
+            "max_tokens: must be greater than or equal to 1 with stream: 0 only reads the prompt into the cache",
         ),
         ({"cache_control": {"type": "ephemeral", "ttl": "2h"}}, "cache_control.ephemeral.ttl: Input should be '5m' or '1h'"),
         (

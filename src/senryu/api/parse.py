@@ -14,7 +14,7 @@ from typing import Any, get_args
 from senryu.api.betas import STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
 from senryu.api.blocks import Blocks
 from senryu.api.dialect import Dialect
-from senryu.api.fields import SHOWN, Fields, array, boolean, choice, integer, natural, optional, string, unit_range
+from senryu.api.fields import SHOWN, Fields, array, boolean, choice, natural, optional, string, unit_range
 from senryu.api.toolfields import ToolFields
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
@@ -74,9 +74,7 @@ class Parser:
         """The body of POST /v1/messages. Raises SenryuError."""
         fields = Fields(body)
         model = self._model(fields)
-        max_tokens = fields.take("max_tokens", integer)
-        if max_tokens < 0:
-            raise SenryuError("max_tokens_low")
+        max_tokens = fields.take("max_tokens", natural)
         turn = Turn(
             model=model,
             max_tokens=max_tokens,
@@ -88,7 +86,7 @@ class Parser:
         )
         stream = fields.take_or("stream", boolean, False)
         if stream and not max_tokens:
-            raise SenryuError("prewarm", what="`stream`")
+            raise SenryuError("prewarm", what="stream")
         fields.take_or("metadata", self._metadata, None)
         fields.take_or("service_tier", partial(choice, options=("auto", "standard_only")), "auto")
         self._foreign(fields)

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Literal
 
 from senryu.errors import SenryuError
-from senryu.types import Block, Chunks, Document, Message, PlainText, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
+from senryu.types import Block, Chunks, Document, Message, Pages, PlainText, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 Section = Literal["tools", "system", "messages"]
 ORDER: tuple[Section, ...] = ("tools", "system", "messages")
@@ -161,7 +161,7 @@ def _mark(item: Any, label: str) -> Any:
             return replace(item, content=_mark(item.content, label))
         case Document():
             return replace(item, source=_mark(item.source, label))
-        case Chunks() | SearchResult():
+        case Chunks() | Pages() | SearchResult():
             return replace(item, texts=_mark(item.texts, label))
         case tuple():
             for number in reversed(range(len(item))):

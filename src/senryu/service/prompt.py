@@ -11,10 +11,11 @@ from typing import Any
 
 from senryu.errors import SenryuError
 from senryu.service.calls import CallFormat
+from senryu.service.documents import document_text, plain
 from senryu.service.positions import Position, digests, ends, marked, normalised
 from senryu.service.registry import LoadedModel
 from senryu.service.tools import call_format
-from senryu.types import Block, Message, Text, Tool, ToolResult, ToolUse, Turn
+from senryu.types import Block, Document, Message, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 INLINE_CHARACTERS = 16_384  # a longer prompt is rendered and encoded off the event loop
 BLOCK_CHARACTERS = 32  # a block takes as much time as so many characters
@@ -81,7 +82,9 @@ def conversation(turn: Turn, calls: CallFormat | None = None) -> tuple[list[dict
     Consecutive messages of one role are merged. Blocks of the user and the system are joined by a blank line; the
     assistant's are joined directly, for they are one text in pieces. An empty last assistant message is no prefill.
     Each result of a call is a message of the role "tool". `calls`: what the model's template demands of calls.
+    Documents, which must be resolved, and search results are texts as any other.
     """
+    turn = plain(turn)
     groups: list[tuple[str, list[str], list[Message]]] = [("system", [block.text for block in turn.system], [])]
     for message in turn.messages:
         if groups[-1][0] != message.role:
@@ -172,6 +175,7 @@ def _size(block: Block | Tool) -> int:
             return sum(map(_size, block.content))
         case ToolUse():
             return len(str(block.input))
+        case Document() | SearchResult():
+            return len(document_text(block, 1))
         case Tool():
             return len(block.description) + len(str(block.input_schema))
-    return 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby, takewhile
 
 from senryu.errors import SenryuError
-from senryu.types import Block, CacheControl, Document, SearchResult, Text, ToolResult, ToolUse, Turn
+from senryu.types import Block, CacheControl, Text, ToolResult, ToolUse, Turn
 
 MOST_STOP_CHARACTERS = 20_000
 MOST_BREAKPOINTS = 4
@@ -26,27 +26,7 @@ def check(turn: Turn) -> None:
     _check_system(turn.system)
     _check_messages(turn)
     _check_calls(turn)
-    _check_citations(turn)
     _check_breakpoints(turn)
-
-
-def breakpoints(turn: Turn) -> Iterator[tuple[str, CacheControl]]:
-    """(path of what carries it, marker) of every explicit breakpoint, in the order of the prompt: tools, system, messages."""
-    for index, tool in enumerate(turn.tools):
-        if tool.cache is not None:
-            yield f"tools.{index}", tool.cache
-    for index, text in enumerate(turn.system):
-        if text.cache is not None:
-            yield f"system.{index}", text.cache
-    for message, at, block in _blocks(turn):
-        if block.cache is not None:
-            yield _path(message, at), block.cache
-
-
-def _blocks(turn: Turn) -> Iterator[Placed]:
-    for index, message in enumerate(turn.messages):
-        for at, block in enumerate(message.content):
-            yield index, at, block
 
 
 def _path(message: int, block: int) -> str:
@@ -63,7 +43,7 @@ def _check_prewarm(turn: Turn) -> None:
     if turn.max_tokens:
         return
     if turn.output_schema is not None:
-        raise SenryuError("prewarm", what="`output_config.format`")
+        raise SenryuError("prewarm", what="output_config.format")
     if turn.tool_choice.kind in ("any", "tool"):
         raise SenryuError("prewarm", what=f"tool_choice '{turn.tool_choice.kind}'")
 
@@ -162,24 +142,27 @@ def _check_answered(calls: dict[str, int], answered: set[str]) -> None:
         raise SenryuError("tool_result_missing", index=calls[missing[0]], ids=", ".join(missing))
 
 
-def _check_citations(turn: Turn) -> None:
-    """Sources of one kind are all to be cited, or none is."""
-    found: dict[str, set[bool]] = {"documents": set(), "search results": set()}
-    for _, _, outer in _blocks(turn):
-        for block in outer.content if isinstance(outer, ToolResult) else (outer,):
-            if isinstance(block, Document | SearchResult):
-                found["documents" if isinstance(block, Document) else "search results"].add(block.citations)
-    for what, settings in found.items():
-        if len(settings) > 1:
-            raise SenryuError("mixed_citations", what=what)
-
-
 def _check_breakpoints(turn: Turn) -> None:
+    """Explicit ones: few, and those that live longer before the others."""
     short, count = False, 0
-    for path, marker in breakpoints(turn):
+    for path, marker in _breakpoints(turn):
         if marker.ttl == HOUR and short:
             raise SenryuError("ttl_order", path=path)
         short = short or marker.ttl != HOUR
         count += 1
     if count > MOST_BREAKPOINTS:
         raise SenryuError("many_breakpoints", count=count)
+
+
+def _breakpoints(turn: Turn) -> Iterator[tuple[str, CacheControl]]:
+    """(path of what carries it, marker) of each, in the order of the prompt: tools, system, messages."""
+    for index, tool in enumerate(turn.tools):
+        if tool.cache is not None:
+            yield f"tools.{index}", tool.cache
+    for index, text in enumerate(turn.system):
+        if text.cache is not None:
+            yield f"system.{index}", text.cache
+    for number, message in enumerate(turn.messages):
+        for at, block in enumerate(message.content):
+            if block.cache is not None:
+                yield _path(number, at), block.cache

@@ -15,7 +15,9 @@ from senryu.errors import SenryuError
 from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
 from senryu.service.caching import Cache, countable
+from senryu.service.citations import check_citations, citer
 from senryu.service.diagnosis import Diagnosis
+from senryu.service.documents import Documents, FileSource
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.metering import Keep, Meter
@@ -30,7 +32,8 @@ from senryu.types import Event, Finished, Started, Turn
 class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    keep: takes the row of usage that every turn leaves. clock: seconds, for the lifetime of cached prefixes.
+    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. clock: seconds, for the
+    lifetime of cached prefixes.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Service:
         registry: Registry,
         settings: Settings,
         keep: Keep = lambda row: None,
+        files: FileSource | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
@@ -48,6 +52,7 @@ class Service:
         self._clock = clock
         self.admission = Admission(settings.max_requests)
         self.prompts = Prompts()
+        self.documents = Documents(files)
 
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
@@ -56,6 +61,8 @@ class Service:
         """
         check(turn)
         model = self.registry.resolve(turn.model).model
+        check_citations(turn)
+        turn = await self.documents.resolve(turn)
         return len((await self.prompts.encode(model, turn)).ids)
 
     def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
@@ -78,6 +85,8 @@ class Service:
         model.limits.check_output(turn.max_tokens, served.id)
         points = breakpoints(turn)
         with self.admission.admit():
+            check_citations(turn)
+            turn = await self.documents.resolve(turn)
             planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
             model.limits.check_context(len(prompt.ids), max(turn.max_tokens, 1))
@@ -85,7 +94,7 @@ class Service:
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
                 yield started
-            answer, reused = Answer(model, turn, planned), 0
+            answer, cited, reused = Answer(model, turn, planned), await citer(turn), 0
             meter.answer = answer
             tokens = model.engine.generate(request)
             try:
@@ -96,7 +105,8 @@ class Service:
                             started = self._started(served, turn, prompt, event.cached, start)
                             yield started
                         if turn.max_tokens:
-                            for part in answer.push(event):
+                            parts = answer.push(event)
+                            for part in cited.push(parts) if cited else parts:
                                 yield part
                         if answer.done:
                             break
