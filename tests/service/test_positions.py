@@ -21,6 +21,7 @@ from senryu.types import (
     Chunks,
     Document,
     Message,
+    Pages,
     PlainText,
     SearchResult,
     Text,
@@ -165,6 +166,13 @@ def test_tools_calls_and_results_in_the_bundled_template(model: LoadedModel) -> 
     assert found[4].endswith('{"at": {"x": 1}}}')
     assert found[6].endswith("<|result|>r")
     assert found[7].endswith("<|user|>and")
+
+
+def test_a_document_ends_with_all_that_the_model_reads_of_it(model: LoadedModel) -> None:
+    blocks = [Document(PlainText("text "), title="t"), Document(Pages(("one", "two"))), SearchResult("s", "t", ("x", " "))]
+    found = read(model, turn(user("see", *blocks, ToolResult("toolu_1", (Text("r"), blocks[0]))), tools=(Tool("look", {}),)))
+    assert [text.rsplit("<", 1)[1] for text in found[2:]] == ["/document>", "/document>", "/search_result>", "/document>"]
+    assert len(set(found)) == 6
 
 
 CALL = ToolUse("toolu_1", "look", {"a": 1, "b": 2})

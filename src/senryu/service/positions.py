@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Literal
 
 from senryu.errors import SenryuError
-from senryu.types import Block, Chunks, Document, Message, Pages, PlainText, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
+from senryu.types import Block, Document, Message, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 Section = Literal["tools", "system", "messages"]
 ORDER: tuple[Section, ...] = ("tools", "system", "messages")
@@ -88,7 +88,7 @@ def digests(turn: Turn) -> Iterator[tuple[Section, bytes]]:
 def marked(turn: Turn, mark: str) -> Turn:
     """The turn with `mark`, a number and `mark` at the end of every position that has a text to carry them.
 
-    They stand before white space at the end, which a template may trim; with a tool behind its description, with a call
+    Its documents must be texts already. Marks stand before white space at the end, which a template may trim; with a tool behind its description, with a call
     behind its name, from where `ends` goes on.
     """
     labels = (f"{mark}{number}{mark}" for number in count())
@@ -151,7 +151,7 @@ def _mark(item: Any, label: str) -> Any:
         case str():
             end = len(item.rstrip())
             return item[:end] + label + item[end:] if end else item
-        case Text() | PlainText():
+        case Text():
             return replace(item, text=_mark(item.text, label))
         case Tool() if item.description.strip():
             return replace(item, description=_mark(item.description, label))
@@ -159,10 +159,6 @@ def _mark(item: Any, label: str) -> Any:
             return replace(item, name=_mark(item.name, label))
         case ToolResult():
             return replace(item, content=_mark(item.content, label))
-        case Document():
-            return replace(item, source=_mark(item.source, label))
-        case Chunks() | Pages() | SearchResult():
-            return replace(item, texts=_mark(item.texts, label))
         case tuple():
             for number in reversed(range(len(item))):
                 if (last := _mark(item[number], label)) != item[number]:

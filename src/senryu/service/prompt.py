@@ -62,7 +62,7 @@ def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = No
     if points is None:
         return Prompt(model.tokenizer.encode_rendered(pieces))
     text, mark = "".join(pieces), model.template.unused_character(messages, tools)
-    messages, tools, _ = _inputs(marked(turn, mark), calls)
+    messages, tools, _ = _inputs(marked(plain(turn), mark), calls)
     places = model.template.locate(text, mark, messages, tools=tools, **how)
     ids, tokens = model.tokenizer.locate_rendered(pieces, ends(turn, text, places))
     names = enumerate(zip(digests(turn), tokens, strict=True))
