@@ -111,9 +111,9 @@ def test_the_hour_first_then_five_minutes(model: Asked, fresh: str) -> None:
 
 
 def test_2047_tokens_are_not_kept_and_2048_are(model: Asked, fresh: str) -> None:
-    around = ask(model, prompt(kept(fresh + LONG))).five - len(fresh + LONG)
+    around = ask(model, prompt(kept(fresh + "x" * 3000))).five - len(fresh) - 3000
     for length, written in ((2047, 0), (2048, 2048)):
-        words = f"{length} {fresh}{LONG}"[: length - around]
+        words = f"{length} {fresh}{'x' * length}"[: length - around]
         first = ask(model, prompt(kept(words)))
         assert (first.five, first.read) == (written, 0)
         assert ask(model, prompt(kept(words))).read == written
