@@ -21,6 +21,7 @@ from senryu.api.lifetime import Drain
 from senryu.api.server import DrainServer, listen
 from senryu.config import Settings
 from senryu.engine.fake import FakeEngine
+from senryu.engine.grammar import GrammarCompiler
 from senryu.engine.interface import TokenRequest
 from senryu.model.template import ChatTemplate
 from senryu.model.tokenizer import Tokenizer
@@ -33,18 +34,23 @@ END = SPECIALS.index("<|end|>")
 Reply = Callable[[TokenRequest], Sequence[int]]
 
 
-def byte_tokenizer() -> Tokenizer:
-    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens."""
+def byte_tokenizer(specials: Sequence[str] = SPECIALS, end: str = "<|end|>", added: Sequence[str] = ()) -> Tokenizer:
+    """One token a byte, after the special tokens: counts are easy to foretell, and characters span tokens.
+
+    added: tokens behind them that are text all the same.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {text: id for id, text in enumerate([*SPECIALS, *letters])}
+    vocabulary = {text: id for id, text in enumerate([*specials, *letters])}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(SPECIALS)
-    return Tokenizer(backend, [END])
+    backend.add_special_tokens(list(specials))
+    backend.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in added])
+    return Tokenizer(backend, [vocabulary[end]])
 
 
 TOKENIZER = byte_tokenizer()
+GRAMMARS = GrammarCompiler(TOKENIZER, len(SPECIALS) + 256)
 
 
 def says(text: str) -> Reply:
@@ -57,7 +63,8 @@ def scripted_model(
     reply: Reply | None = None, *, limits: Limits | None = None, name: str = NANO, **options: object
 ) -> LoadedModel:
     """A model that answers by `reply`; without one it invents text and never ends by itself. `options` are FakeEngine's."""
-    engine = FakeEngine(reply, tokens=range(len(SPECIALS), len(SPECIALS) + 256), **options)  # type: ignore[arg-type]
+    how = {"grammars": GRAMMARS, "tokens": range(len(SPECIALS), len(SPECIALS) + 256)} | options
+    engine = FakeEngine(reply, **how)  # type: ignore[arg-type]
     template = ChatTemplate(TEMPLATE.read_text(), TOKENIZER.special_tokens)
     created = datetime(2026, 11, 22, tzinfo=UTC)
     return LoadedModel(name, engine, TOKENIZER, template, engine.program.spec, limits or Limits(), created)

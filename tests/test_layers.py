@@ -30,6 +30,7 @@ ONLY_IN = {  # a heavy library -> the places that may import it
     "torch": ("train/",),
     "starlette": ("api/", "console/"),
     "uvicorn": ("api/", "console/"),
+    "python_multipart": ("api/form.py",),
     "llguidance": ("engine/grammar.py",),
     "tokenizers": ("model/", "train/", "evals/peer_converted.py"),
     "minijinja": ("model/",),

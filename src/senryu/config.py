@@ -63,6 +63,11 @@ class Settings:
     """Requests of batches that run together; they take what interactive requests leave."""
 
     @property
+    def files(self) -> Path:
+        """Where uploaded files lie."""
+        return self.home / "files"
+
+    @property
     def kernel_cache(self) -> Path:
         """Where compiled kernels are kept."""
         return self.home / "cache" / "kernels"

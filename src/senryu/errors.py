@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one code is answered. `wording` is a format string over the exception's values."""
+    """How one code is answered. `wording` is a format string over the exception's values; `detail` tells clients apart what
+    status and type do not."""
 
     status: int
     type: str
     wording: str
+    detail: str = ""
 
 
 def _invalid(wording: str) -> Rule:
@@ -34,6 +36,7 @@ ERRORS: dict[str, Rule] = {
     "bad_json": _invalid("The request body is not valid JSON: {why}"),
     "body_stalled": Rule(408, "timeout_error", "The request body stopped coming before it was complete"),
     "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),
+    "bad_form": _invalid("The request body is not valid multipart/form-data: {why}"),
     # the shape of a field
     "required": _invalid("{path}: Field required"),
     "extra": _invalid("{path}: Extra inputs are not permitted"),
@@ -122,18 +125,86 @@ ERRORS: dict[str, Rule] = {
         "{path}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
         "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
     ),
+    "automatic_ttl": _invalid(
+        "cache_control: the last cacheable block has a cache_control of another ttl. Give both the same ttl, or remove one."
+    ),
+    "automatic_order": _invalid(
+        "cache_control.ttl: a ttl='1h' cache_control must not come after a ttl='5m' cache_control block, "
+        "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
+    ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # documents and citations
+    "pdf_broken": _invalid(
+        "{path}: The PDF specified was not valid: {why}. Check the file, or send its text as a text document."
+    ),
+    "pdf_encrypted": _invalid("{path}: The PDF specified is password protected. Remove the password and try again."),
+    "pdf_textless": _invalid(
+        "{path}: The PDF holds no text, only images or drawings, and this server reads no images. "
+        "Run text recognition over it first, or send its text as a text document."
+    ),
+    "pdf_pages": _invalid("{path}: A maximum of {most} PDF pages may be provided. Found {count}. Send fewer pages."),
+    "pdf_heavy": _invalid("{path}: The PDF draws too much to be read here. Send its text as a text document."),
+    "documents_large": _invalid("{path}: the files of one request may hold {most} bytes in all. Split them, or send a part."),
+    "file_kind": _invalid("{path}: the file {id} ({mime}) is neither a PDF nor text in UTF-8, so it cannot be a document."),
+    "citations_mixed": _invalid(
+        "{path}: citations must be enabled on all or none of the {kind} of a request. Set them alike on all."
+    ),
+    "citations_format": _invalid(
+        "output_config.format: structured output and citations cannot be combined. "
+        "Disable citations on the documents, or remove the format."
+    ),
+    # files
+    "file_large": Rule(413, "request_too_large", "file: a file may hold {most} bytes. Split it and try again."),
+    "file_name": _invalid('file: a filename may have {most} characters, none of them a control character or one of <>:"|?*'),
+    "file_not_downloadable": Rule(
+        400,
+        "invalid_request_error",
+        "File {id} was uploaded, and uploaded files cannot be downloaded",
+        "file_not_downloadable",
+    ),
+    "many_ids": _invalid("ids: at most {most} may be given. Found {count}."),
+    "ids_alone": _invalid("ids: cannot be combined with {path}"),
+    "bad_page": _invalid("page: this is no cursor of ours. Pass a `next_page` as it came."),
     # batches; the original's own words for these are not known
     "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
     "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
     "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
     "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_prewarm": _invalid("max_tokens: must be greater than or equal to 1"),
     "batch_running": _invalid(
         "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
     ),
     "batch_ended": _invalid("Message Batch {id} has ended, so it cannot be canceled"),
     "batch_unknown": Rule(404, "not_found_error", "Message Batch not found: {id}"),
     "batch_archived": Rule(404, "not_found_error", "The results of Message Batch {id} are kept for 29 days and are gone"),
+    # tools and schemas: what the answer must match
+    "no_tools": _invalid(
+        "tools: '{model}' does not support tool use: its chat template has no form of calls that this server knows. "
+        "Choose another model, or remove tools and the tool blocks of messages."
+    ),
+    "schema": _invalid("{path}: {why}"),
+    "grammar": _invalid("Schema is too complex for compilation. {why}"),
+    "complex_schema": _invalid("{path}: Schema is too complex for compilation."),
+    "open_object": _invalid("{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"),
+    "additional_properties": _invalid(
+        "{path}: For 'object' type, 'additionalProperties: {value}' is not supported. "
+        "Please set 'additionalProperties' to false"
+    ),
+    "many_strict": _invalid("tools: {count} strict tools > {most}, which is the most. Set strict on fewer of them."),
+    "many_optional": _invalid(
+        "tools: {count} optional parameters in all strict schemas > {most}, which is the most. Make more of them required."
+    ),
+    "many_unions": _invalid(
+        "tools: {count} parameters with union types (anyOf or a list of types) in all strict schemas > {most}, "
+        "which is the most. Use fewer of them."
+    ),
+    "schema_prefill": _invalid(
+        "output_config.format: structured output and a final assistant message cannot be combined. Remove that message."
+    ),
+    "schema_and_tools": _invalid(
+        "output_config.format: '{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to any, tool or none, or remove one of the two."
+    ),
     # headers and addresses
     "version_missing": _invalid("anthropic-version: header is required"),
     "version_unknown": _invalid('anthropic-version: "{version}" is not a valid version'),
@@ -145,6 +216,7 @@ ERRORS: dict[str, Rule] = {
         "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server
@@ -194,6 +266,7 @@ class SenryuError(Exception):
         self.code = code
         self.status = rule.status
         self.type = rule.type
+        self.detail = rule.detail
 
     @property
     def message(self) -> str:

@@ -87,6 +87,13 @@ class Pdf:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """The text of a PDF, page by page: what a Pdf is once it was read."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FileReference:
     """A file that was uploaded before."""
 
@@ -97,7 +104,7 @@ class FileReference:
 class Document:
     """A document to read. `title` and `context` are seen by the model, but are nothing to cite."""
 
-    source: PlainText | Chunks | Pdf | FileReference
+    source: PlainText | Chunks | Pdf | Pages | FileReference
     title: str | None = None
     context: str | None = None
     citations: bool = False

@@ -113,6 +113,10 @@ WRONG = {
     "speed": params(speed="fast"),
     "empty": {},
 }
+OF_BATCHES = {  # what a message may be, but a request of a batch may not
+    "none": "max_tokens: must be greater than or equal to 1",
+    "stream": "stream: answers of a batch cannot be streamed. Remove it and try again.",
+}
 
 
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
@@ -128,8 +132,8 @@ def test_wrong_parameters_are_results_with_the_same_error_as_a_message(version: 
         for index, (name, wrong) in enumerate(WRONG.items(), start=1):
             result = got[f"r{index}"]
             assert (result["type"], result["error"]["type"]) == ("errored", "error")
-            if name == "stream":
-                assert "cannot be streamed" in result["error"]["error"]["message"]
+            if name in OF_BATCHES:
+                assert result["error"]["error"] == {"type": "invalid_request_error", "message": OF_BATCHES[name]}
             else:
                 assert result["error"]["error"] == http.post("/v1/messages", json=wrong).json()["error"]
 
@@ -272,6 +276,42 @@ def test_results_are_where_the_caller_reaches_us(headers: dict[str, str], origin
         ended(http, made["id"])
         url = http.get(f"{PATH}/{made['id']}", headers=headers).json()["results_url"]
         assert url == f"{origin}{PATH}/{made['id']}/results"
+
+
+def test_the_mount_for_hosted_services_has_batches_too() -> None:
+    with client() as http:
+        made = http.post("/anthropic" + PATH, json=of(params())).json()
+        ended(http, made["id"])
+        batch = http.get(f"/anthropic{PATH}/{made['id']}").json()
+        assert batch["results_url"] == f"{str(http.base_url).rstrip('/')}/anthropic{PATH}/{made['id']}/results"
+        assert len(results(http, batch)) == 1
+
+
+def test_every_key_has_batches_of_its_own() -> None:
+    with client() as http:
+        made = http.post(PATH, json=of(params()), headers={"x-api-key": "a"}).json()
+        for headers in ({"x-api-key": "b"}, {}):
+            assert http.get(PATH, headers=headers).json()["data"] == []
+            assert error(http.get(f"{PATH}/{made['id']}", headers=headers))[0] == 404
+        assert http.get(PATH, headers={"authorization": "Bearer a"}).json()["first_id"] == made["id"]
+
+
+def test_betas_of_the_creation_hold_for_its_parameters() -> None:
+    asked = params(output_format={"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}})
+    with client() as http:
+        with_beta = {"anthropic-beta": "message-batches-2024-09-24, structured-outputs-2025-11-13"}
+        known = http.post(PATH, json=of(asked), headers=with_beta).json()
+        assert results(http, ended(http, known["id"]))["r0"]["type"] == "succeeded"
+        unknown = results(http, ended(http, create(http, asked)["id"]))["r0"]
+        assert unknown["error"]["error"]["message"] == "output_format: Extra inputs are not permitted"
+        assert "`foo`" in error(http.post(PATH, json=of(params()), headers={"anthropic-beta": "foo"}))[2]
+
+
+def test_the_lenient_profile_holds_for_batches() -> None:
+    with client(profile="lenient") as http:
+        answer = http.post(PATH, json=of(params(foo=1)), headers={"anthropic-beta": "foo"})
+        assert answer.headers["senryu-ignored"] == "anthropic-beta:foo"
+        assert ended(http, answer.json()["id"])["request_counts"]["succeeded"] == 1
 
 
 def test_results_of_many_requests_stream_whole_and_in_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 from stepping import request, solo
 
 from senryu.engine.fake import FakeEngine, FakeProgram
-from senryu.engine.interface import EngineClosed, TokenEvent
+from senryu.engine.interface import Breakpoint, EngineClosed, TokenEvent
 from senryu.engine.local import LocalEngine
 
 
@@ -55,9 +55,37 @@ async def test_one_request() -> None:
         assert [event.finish for event in events] == [None] * (len(events) - 1) + ["length"]
         assert all(event.tokens for event in events)
         _, events = await collect(made, wanted)
-        assert {event.cached for event in events} == {192}
+        assert {event.cached for event in events} == {199}
         stats = made.stats()
-        assert (stats.prompt_tokens, stats.cached_tokens, stats.output_tokens) == (400, 192, 40)
+        assert (stats.prompt_tokens, stats.cached_tokens, stats.output_tokens) == (400, 199, 40)
+
+
+@run
+async def test_a_request_with_a_breakpoint_first_hears_what_was_cached() -> None:
+    async with engine(max_rows=64, step_seconds=0.001, seconds_per_row=0.0001) as made:
+        plain, marked = (request(range(100, 900), 20, breakpoints=points) for points in ((), (Breakpoint(700, 300.0),)))
+        for cached in (0, 799):
+            tokens, events = await collect(made, marked)
+            assert tokens == solo(plain)
+            assert events[0] == TokenEvent((), cached)
+            assert all(event.tokens for event in events[1:])
+            assert [event.finish for event in events] == [None] * (len(events) - 1) + ["length"]
+        other = request([*range(100, 801), *range(2000, 2500)], 4, breakpoints=(Breakpoint(701, 300.0),))
+        stream = made.generate(other)
+        assert await anext(stream) == TokenEvent((), 701)  # 10 full pages and 61 tokens
+        await asyncio.sleep(0.2)  # whatever comes while nobody listens does not change it
+        assert [token async for event in stream for token in event.tokens] == solo(other)
+
+
+@run
+async def test_an_engine_that_fails_after_the_beginning_says_both() -> None:
+    async with engine(seconds_per_step=0.05) as made:
+        stream = made.generate(request(range(100, 200), 500, breakpoints=(Breakpoint(64, 300.0),)))
+        assert await anext(stream) == TokenEvent((), 0)
+        await made.close()
+        with pytest.raises(EngineClosed):
+            async for _ in stream:
+                pass
 
 
 @run

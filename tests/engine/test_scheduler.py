@@ -6,7 +6,7 @@ import pytest
 from stepping import Bench, request, solo
 
 from senryu.engine.fake import FakeProgram
-from senryu.engine.interface import Sampling, TokenRequest
+from senryu.engine.interface import Breakpoint, Sampling, TokenRequest
 from senryu.engine.sequence import Sequence
 
 
@@ -378,3 +378,16 @@ def test_a_plan_of_deadlines_alone_is_empty() -> None:
 def test_unknown_priorities_and_deadlines_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         Sequence(request(prompt(1, 10), **{field: value}), 64)
+
+
+def test_the_beginning_is_announced_with_the_first_rows_and_once() -> None:
+    bench = Bench(FakeProgram(max_rows=64))
+    first = bench.add(request(range(100, 300), 4, breakpoints=(Breakpoint(150, 300.0),)))
+    twin = bench.add(request(range(100, 300), 4, breakpoints=(Breakpoint(150, 300.0),)))
+    begun = []
+    while bench.scheduler.busy:
+        plan = bench.scheduler.plan(64)
+        begun += plan.started
+        bench.scheduler.commit(plan, bench.runner.step(bench.filler.fill(plan)))
+        bench.scheduler.check()
+    assert begun == [(first, 0), (twin, 192)]  # it waits for the pages that the first one computes

@@ -201,6 +201,67 @@ def test_a_message_of_all_noncharacters_is_refused() -> None:
 # --- what a template may be --------------------------------------------------------------------------------------------
 
 
+def marks(*numbers: int) -> list[str]:
+    return [f"\ufdd0{number}\ufdd0" for number in numbers]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_marks_are_found_in_the_text_without_them(name: str) -> None:
+    one, two, three = marks(1, 2, 3)
+    plain = [
+        {"role": "user", "content": "hello \n\nworld<|end|>  "},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "b"},
+    ]
+    marked = [
+        {"role": "user", "content": f"hello{one} \n\nworld<|end|>{two}  "},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": f"b{three}"},
+    ]
+    text = "".join(template(name).render(plain))
+    assert template(name).locate(text, "\ufdd0", marked) == {
+        1: text.index("hello") + 5,
+        2: text.index("world") + len("world<|end|>"),
+        3: text.rindex("b") + 1,
+    }
+
+
+def test_marks_are_found_in_json_and_in_a_continued_message() -> None:
+    one, two = marks(10, 200)
+    source = "{{ tools | tojson(ensure_ascii=True) }}{% for m in messages %}{{ m.content | trim }}\n{% endfor %}"
+    made = ChatTemplate(source, {"<|end|>": 2})
+    messages = [{"role": "assistant", "content": "é is"}]
+    text = "".join(made.render(messages, tools=[{"description": "é"}], continue_final=True))
+    marked = [{"role": "assistant", "content": f"é is{two}"}]
+    found = made.locate(text, "\ufdd0", marked, tools=[{"description": f"é{one}"}], continue_final=True)
+    assert {number: text[:place] for number, place in found.items()} == {10: '[{"description": "\\u00e9', 200: text}
+
+
+def test_marks_that_a_template_drops_or_that_change_its_text_are_left_out() -> None:
+    one, two, three = marks(1, 2, 3)
+    source = (
+        "{% for m in messages %}{% if m.content.endswith('.') %}!{% endif %}{{ m.role }}: {{ m.content[-4:] }};{% endfor %}"
+    )
+    made = ChatTemplate(source, {})
+    plain = [{"role": role, "content": content} for role, content in (("a", "fine"), ("b", "x."), ("c", "y"))]
+    text = "".join(made.render(plain))
+    assert text == "a: fine;!b: x.;c: y;"
+    marked = [
+        {"role": f"a{one}", "content": "fine"},
+        {"role": "b", "content": f"x.{two}"},
+        {"role": f"c{three}", "content": "y"},
+    ]
+    assert made.locate(text, "\ufdd0", marked) == {1: 1}
+    choosy = ChatTemplate(
+        "{% for m in messages %}{% if m.role != 'user' %}{{ raise_exception('no') }}{% endif %}{% endfor %}x", {}
+    )
+    assert choosy.locate("x", "\ufdd0", [{"role": f"user{one}", "content": ""}]) == {}
+
+
+def test_an_unused_character_is_in_none_of_the_inputs() -> None:
+    assert template("nano").unused_character([{"content": "\ufdd0"}], None, {"a": "\\ufdd1"}) == "\ufdd2"
+
+
 def test_a_refusal_is_the_templates_own_words() -> None:
     with pytest.raises(TemplateRefusal, match=r"^role robot is not known to this template$"):
         template("nano").render([{"role": "robot", "content": "x"}])

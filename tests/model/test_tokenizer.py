@@ -11,7 +11,7 @@ import tokenizers
 import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 
 from senryu.model.spec import ModelError
 from senryu.model.tokenizer import Tokenizer, load_tokenizer
@@ -119,6 +119,40 @@ def test_specials_are_not_seen_across_pieces(kind: str) -> None:
     marks = [id for id in ids if id in tokenizer.special_ids]
     assert marks == [tokenizer.special_tokens["<|user|>"], tokenizer.special_tokens["<|end|>"]]
     assert tokenizer.decode(ids) == "hello <|end|> world!"
+
+
+@STREAMED
+@given(kind=KINDS, pieces=st.lists(TRICKY.filter(lambda text: "\ufffd" not in text), min_size=1, max_size=3), data=st.data())
+def test_places_in_pieces_are_found_among_their_tokens(kind: str, pieces: list[str], data: st.DataObject) -> None:
+    """So many tokens end at or before a place: what they decode to stands before it, and one more token does not."""
+    tokenizer, text = TOKENIZERS[kind], "".join(pieces)
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    ids, counts = tokenizer.locate_rendered(pieces, [*places, len(text)])
+    assert ids == tokenizer.encode_rendered(pieces)
+    assert counts[-1] == len(ids)
+    assert counts == sorted(counts)
+    if tokenizer.decode(ids) == text and not tokenizer.special_ids & {*ids}:
+        for place, count in zip(places, counts):
+            assert tokenizer.decode(ids[:count]) == text[: len(tokenizer.decode(ids[:count]))]
+            assert len(tokenizer.decode(ids[:count])) <= place
+            if place and count < len(ids):  # the space that some put before a text is in no place of it
+                assert len(tokenizer.decode(ids[: count + 1]).encode()) > len(text[:place].encode())
+
+
+def test_places_among_special_tokens() -> None:
+    for kind, tokenizer in TOKENIZERS.items():
+        head, tail = "<|begin|><|user|>hello", "<|end|><|assistant|>"
+        ids, counts = tokenizer.locate_rendered([head + tail], [len("<|begin|>"), len(head) - 5, len(head), len(head) + 3])
+        assert counts[:2] == [1, 2], kind
+        assert counts[2:] == [len(ids) - 2] * 2
+
+
+def test_a_post_processor_moves_no_place() -> None:
+    backend = vocabularies.backend("byte level")
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    text = "hello  \n\n  world "
+    places = list(range(len(text) + 1))
+    assert Tokenizer(backend).locate_rendered([text], places) == TOKENIZERS["byte level"].locate_rendered([text], places)
 
 
 def save(path: Path, **files: object) -> Path:

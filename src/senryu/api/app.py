@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
 from senryu.api.edge import Edge
+from senryu.api.files import FileRoutes
 from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
 from senryu.api.models import Models
@@ -25,13 +27,15 @@ from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.batches import BatchStore
 from senryu.ledger.database import Database
+from senryu.ledger.files import FileTable
 from senryu.service.batch_runner import BatchRunner
 from senryu.service.batches import RESULTS_KEPT, Batches
-from senryu.service.metering import Metering
+from senryu.service.files import Files
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
+from senryu.service.usage_writer import UsageWriter
 
-__all__ = ["check_bind", "create_app", "serve_model"]
+__all__ = ["check_start", "create_app", "serve_model"]
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -42,13 +46,15 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     """
     drain = drain or Drain()
     database = Database(settings)
-    metering = Metering(database)
-    service = Service(registry, settings, metering.add)
+    usage = UsageWriter(database)
+    uploaded = Files(FileTable(database), settings.files)
+    service = Service(registry, settings, usage.add, uploaded)
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
-    runner = BatchRunner(service, store, messages_shape(registry), **how)
+    runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
     messages = Messages(service, settings, drain)
     batches = BatchRoutes(Batches(store, runner), settings)
+    files = FileRoutes(uploaded, settings)
     models = Models(registry)
 
     @asynccontextmanager
@@ -56,7 +62,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         async with AsyncExitStack() as stack:
             stack.push_async_callback(registry.close)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(metering.writing())
+            await stack.enter_async_context(usage.writing())
+            await stack.enter_async_context(uploaded.sweeping())
             await stack.enter_async_context(runner.running())
             yield
 
@@ -75,6 +82,11 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Route("/v1/messages/batches/{batch_id}", batches.delete, methods=["DELETE"]),
         Route("/v1/messages/batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
         Route("/v1/messages/batches/{batch_id}/results", batches.results, methods=["GET"]),
+        Route("/v1/files", files.create, methods=["POST"]),
+        Route("/v1/files", files.list, methods=["GET"]),
+        Route("/v1/files/{file_id}", files.retrieve, methods=["GET"]),
+        Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
+        Route("/v1/files/{file_id}/content", files.content, methods=["GET"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model_id:path}", models.retrieve, methods=["GET"]),
         Route("/v1/complete", complete, methods=["POST"]),
@@ -97,6 +109,17 @@ async def complete(request: Request) -> Response:
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """Where no route leads. Raises SenryuError("no_route")."""
     raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
+
+
+def check_start(settings: Settings) -> None:
+    """Before a model is loaded: can we listen, and open the database? Raises SenryuError."""
+    check_bind(settings)
+
+    async def open_and_close() -> None:
+        async with Database(settings):
+            pass
+
+    asyncio.run(open_and_close())
 
 
 def serve_model(registry: Registry, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from senryu.api.betas import read_betas
 from senryu.api.body import decode_json, parse_body, read_body
 from senryu.api.fields import Fields, array, string
 from senryu.api.messages import collect
@@ -38,19 +39,23 @@ CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 HOST = re.compile(r"[A-Za-z0-9.\-_]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
-def messages_shape(registry: Registry) -> Shape:
-    """How a batch's parameters become turns, and answers become results."""
+def messages_shape(registry: Registry, settings: Settings) -> Shape:
+    """How a batch's parameters become turns, and answers become results. A dialect is the headers that say how to read."""
+    lenient = settings.profile == "lenient"
 
-    async def turn(params: bytes, version: str) -> Turn:
-        asked = await parse_body(params, Parser(version, registry.canonical).create)
+    async def turn(params: bytes, dialect: str, tenant: str) -> Turn:
+        version, *betas = dialect.split(",")
+        parser = Parser(version, registry.canonical, betas=frozenset(betas), lenient=lenient, tenant=tenant)
+        asked = await parse_body(params, parser.create)
         if asked.stream:
             raise SenryuError("batch_stream")
-        if asked.turn.max_tokens < 1:
-            raise SenryuError("max_tokens_low")
+        if not asked.turn.max_tokens:
+            raise SenryuError("batch_prewarm")
         return asked.turn
 
-    async def message(events: AsyncGenerator[Event, None]) -> bytes:
-        return encode_json({"type": "succeeded", "message": (await collect(events, tier="batch"))[0]})
+    async def message(turn: Turn, events: AsyncGenerator[Event, None]) -> bytes:
+        answer, _ = await collect(events, tier="batch", diagnose=turn.diagnose is not None)
+        return encode_json({"type": "succeeded", "message": answer})
 
     def error(wrong: SenryuError) -> bytes:
         return encode_json({"type": "errored", "error": envelope(wrong, new_id("req_"))})
@@ -64,24 +69,26 @@ class BatchRoutes:
     def __init__(self, batches: Batches, settings: Settings) -> None:
         self.batches = batches
         self.stall_timeout = settings.stall_timeout_s
+        self.lenient = settings.profile == "lenient"
         self._uploads = asyncio.Semaphore(UPLOADS)
 
     async def create(self, request: Request) -> Response:
         """A new batch. Its parameters are looked at later, one by one; what is wrong with some is their result."""
-        version = api_version(request)
+        version, betas = api_version(request), read_betas(request.headers.getlist("anthropic-beta"))
+        parser = Parser(version, str, betas=betas, lenient=self.lenient)
         async with self._uploads:
             body = await read_body(request, self.stall_timeout, BATCH_BYTES)
             requests = await asyncio.to_thread(new_requests, body)
             del body
-            batch = await self.batches.create(_tenant(request), version, requests)
-        return json_response(batch_json(batch, request))
+            batch = await self.batches.create(request.state.tenant, ",".join([version, *sorted(betas)]), requests)
+        return json_response(batch_json(batch, request), headers=parser.headers)
 
     async def list(self, request: Request) -> Response:
         """A page of batches, newest first."""
         api_version(request)
         query = request.query_params
         ends = query.get("after_id"), query.get("before_id")
-        page, more = await self.batches.page(_tenant(request), page_limit(query), *ends)
+        page, more = await self.batches.page(request.state.tenant, page_limit(query), *ends)
         return json_response(page_json([batch_json(batch, request) for batch in page], more))
 
     async def retrieve(self, request: Request) -> Response:
@@ -225,8 +232,8 @@ def _origin(request: Request) -> str:
     """Scheme and host by which the caller reaches us, through a proxy or not: clients take a results_url as it is."""
     scheme = _forwarded(request, "x-forwarded-proto")
     host = _forwarded(request, "x-forwarded-host")
-    url = request.url
-    return f"{scheme if scheme in ('http', 'https') else url.scheme}://{host if HOST.fullmatch(host) else url.netloc}"
+    url, mount = request.url, request.scope.get("root_path", "")
+    return f"{scheme if scheme in ('http', 'https') else url.scheme}://{host if HOST.fullmatch(host) else url.netloc}{mount}"
 
 
 def _forwarded(request: Request, name: str) -> str:
@@ -237,8 +244,4 @@ def _forwarded(request: Request, name: str) -> str:
 def _named(request: Request) -> tuple[str, str]:
     """(tenant, id of the batch)."""
     api_version(request)
-    return _tenant(request), request.path_params["batch_id"]
-
-
-def _tenant(request: Request) -> str:
-    return getattr(request.state, "tenant", "")
+    return request.state.tenant, request.path_params["batch_id"]

@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,30 +23,35 @@ _ESCAPE = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]
 
 
 async def read_body(request: Request, stall_timeout: float, most: int = BODY_BYTES) -> bytes:
-    """The whole body, of at most so many bytes.
+    """The whole body, of at most so many bytes. Raises as `body_chunks`."""
+    async with aclosing(body_chunks(request, stall_timeout, most)) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def body_chunks(request: Request, stall_timeout: float, most: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes.
 
     Raises SenryuError when it is too large or stops coming for `stall_timeout` seconds, CallerGone when the caller hangs up.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise SenryuError("too_large")
-    chunks: list[bytes] = []
     size = 0
     stream = request.stream()
-    try:
-        while True:
+    while True:
+        try:
             async with asyncio.timeout(stall_timeout):
                 chunk = await anext(stream, None)
-            if chunk is None:
-                return b"".join(chunks)
-            size += len(chunk)
-            if size > most:
-                raise SenryuError("too_large")
-            chunks.append(chunk)
-    except TimeoutError as error:
-        raise SenryuError("body_stalled") from error
-    except ClientDisconnect as error:
-        raise CallerGone from error
+        except TimeoutError as error:
+            raise SenryuError("body_stalled") from error
+        except ClientDisconnect as error:
+            raise CallerGone from error
+        if chunk is None:
+            return
+        size += len(chunk)
+        if size > most:
+            raise SenryuError("too_large")
+        yield chunk
 
 
 async def parse_body(body: bytes, parse: Callable[[Any], T]) -> T:

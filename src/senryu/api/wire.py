@@ -34,7 +34,10 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 def envelope(error: SenryuError, request_id: str) -> dict[str, Any]:
     """The one shape of every error, in a body or in an `error` event."""
-    return {"type": "error", "error": {"type": error.type, "message": error.message}, "request_id": request_id}
+    what: dict[str, Any] = {"type": error.type, "message": error.message}
+    if error.detail:
+        what["details"] = {"error_code": error.detail}
+    return {"type": "error", "error": what, "request_id": request_id}
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

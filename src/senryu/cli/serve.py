@@ -35,13 +35,13 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
-    from senryu.api.app import check_bind, serve_model
+    from senryu.api.app import check_start, serve_model
     from senryu.config import load_settings
     from senryu.service.registry import Registry, load_model
 
     options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
     settings = load_settings(host=host, port=port, api_key=api_key, profile=profile, **options)
-    check_bind(settings)
+    check_start(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())
     serve_model(Registry([loaded]), settings, ready=_announce)

@@ -67,6 +67,9 @@ class TokenRequest:
 
     `grammar` leaves only tokens that can go on to match it, and a stop id only where the answer is complete: finish "stop" is
     a whole answer, "length" may be one that was cut. With a grammar the model's own end ids are stop ids too.
+
+    A request with `breakpoints` gets an event of its own when its first tokens are about to be computed: without tokens, it
+    says in `cached` what needs no computing.
     """
 
     ids: tuple[int, ...]
@@ -82,7 +85,8 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """New tokens in order, at least one. The last event of a request, and only that one, has `finish`.
+    """New tokens in order, at least one, but for the first event of a request with breakpoints, which has none. The last event
+    of a request, and only that one, has `finish`.
 
     Tokens that were sampled while the consumer was busy come together in one event. `cached` is how many prompt tokens
     came from the prefix cache, from memory or from disk, instead of being computed; known from the first event on. It

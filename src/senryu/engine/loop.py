@@ -38,10 +38,15 @@ class Stream:
         self.loop = asyncio.get_running_loop()
         self.ended = False  # the engine is done with the request: there is nothing to abort
         self._tokens: list[int] = []
+        self._begun: int | None = None  # what was cached at the beginning, until that has been told
         self._cached = 0
         self._finish: FinishReason | None = None
         self._error: Exception | None = None
         self._wake = asyncio.Event()
+
+    def begin(self, cached: int) -> None:
+        self._begun = cached
+        self._wake.set()
 
     def push(self, tokens: list[int], cached: int, finish: FinishReason | None) -> None:
         self._tokens += tokens
@@ -56,8 +61,13 @@ class Stream:
         self._wake.set()
 
     async def next(self) -> TokenEvent:
-        """What has arrived since the last call, waiting for at least one token. Raises what `fail` was given."""
+        """What has arrived since the last call, waiting for a token or the beginning. Raises what `fail` was given."""
         await self._wake.wait()
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            if not self._tokens and self._error is None:
+                self._wake.clear()
+            return TokenEvent((), begun)
         self._wake.clear()
         if self._error is not None:
             raise self._error
@@ -163,6 +173,9 @@ class EngineLoop:
                 scheduler.check()
             self.stats = scheduler.stats()
             return
+        for sequence, cached in plan.started:
+            stream = self._streams[sequence]
+            _post(stream.loop, stream.begin, cached)
         batch = self._filler.fill(plan)
         start = perf_counter()
         try:

@@ -26,7 +26,6 @@ from senryu.engine.sequence import SALT_BYTES, Sequence
 from senryu.engine.spill import Spill
 
 ID_BYTES = 4
-LEAST_HEAD = 8  # tokens; copying a page for fewer saves too little
 SHUTDOWN_SECONDS = 10.0  # how long `save` may hold up a stop
 
 
@@ -127,11 +126,12 @@ class PrefixTree:
     def borrow(self, sequence: Sequence, running: Iterable[Sequence]) -> None:
         """Start `sequence`'s next page as a copy, where a page in the tree or of a `running` sequence begins alike.
 
-        Nothing happens inside a page, or for fewer than LEAST_HEAD tokens. The last known token is never copied.
+        Nothing happens inside a page. The last known token is never copied. One token is worth a copy: it takes less time than
+        computing the token's row does, and a breakpoint is then exact to the token.
         """
         index, inside = divmod(sequence.computed, self.page_size)
         wanted = min(self.page_size, sequence.length - 1 - sequence.computed)
-        if inside or wanted < LEAST_HEAD:
+        if inside or wanted < 1:
             return
         parent = sequence.node or self.root
         name = sequence.key(index, wanted)
@@ -143,7 +143,7 @@ class PrefixTree:
                 heads.append((common_bytes(name, own), int(other.pages[index])))
         head, source = max(heads, default=(0, -1))
         tokens = (head - salt) // ID_BYTES
-        if tokens < LEAST_HEAD:
+        if tokens < 1:
             return
         self.pool.hold(source)  # it might be evicted for the copy
         if self.pool.available:
@@ -178,8 +178,8 @@ class PrefixTree:
         sequence.held += 1
 
     def release(self, sequence: Sequence) -> None:
-        """Drop all pages of `sequence`, deepest first: those in the tree stay cached, and so does a last page with enough
-        tokens to be copied from; the others become free."""
+        """Drop all pages of `sequence`, deepest first: those in the tree stay cached, and so does a last page with tokens to be
+        copied from; the others become free."""
         self._keep_tail(sequence)
         for page in sequence.pages[: sequence.held].tolist()[::-1]:
             self._drop(page)
@@ -262,7 +262,7 @@ class PrefixTree:
     def _keep_tail(self, sequence: Sequence) -> None:
         """Put the unfinished page of a sequence that ends into the tree, unless a page there begins with all of it."""
         tokens = sequence.computed - sequence.depth * self.page_size
-        if not LEAST_HEAD <= tokens < self.page_size:
+        if not 0 < tokens < self.page_size:
             return
         parent, key = sequence.node or self.root, sequence.key(sequence.depth, tokens)
         if not any(near.key.startswith(key) for near in parent.neighbours(key)):

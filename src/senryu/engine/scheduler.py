@@ -46,7 +46,8 @@ class Plan:
     else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts.
 
     work: the prefill rows weighed by their depth, see `Scheduler`. full: somebody wanted more work than the step had.
-    expired: sequences that have ended because their deadline has passed.
+    expired: sequences that have ended because their deadline has passed. started: sequences with breakpoints that get their
+    first rows, each with the tokens that need none.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Plan:
     work: float = 0.0
     full: bool = False
     expired: list[Sequence] = field(default_factory=list)
+    started: list[tuple[Sequence, int]] = field(default_factory=list)
 
 
 class Scheduler:
@@ -347,6 +349,9 @@ class Scheduler:
         return True
 
     def _grant(self, plan: Plan, sequence: Sequence, rows: int) -> None:
+        if sequence.announce:
+            sequence.announce = False
+            plan.started.append((sequence, sequence.cached))
         while sequence.held * self.page_size < sequence.computed + rows:
             self.tree.take(sequence)
             self.promised -= 1

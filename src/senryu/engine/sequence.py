@@ -32,8 +32,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "drafted", "finish", "guess", "held", "length",
-        "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids",
+        "announce", "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "drafted", "finish", "guess", "held",
+        "length", "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids",
         "temperature", "tokens", "top_k", "top_p",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Sequence:
         self.salt = blake2b(request.salt, digest_size=SALT_BYTES).digest()  # of one length: salt + ids reads one way only
         self.page_size = page_size
         self.breakpoints = self._pages_to_pin(request)
+        self.announce = bool(request.breakpoints)  # who asked is still to be told what was cached
         if request.priority not in ("interactive", "batch"):
             raise ValueError(f'priority is {request.priority!r}: choose "interactive" or "batch"')
         self.priority = request.priority

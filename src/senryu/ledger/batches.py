@@ -13,8 +13,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.database import Database
+from senryu.ledger.rows import UsageRow
 from senryu.ledger.tables import batch_requests, batches
-from senryu.ledger.usage import UsageRow, record
+from senryu.ledger.usage import record
 
 State = Literal["succeeded", "errored", "canceled", "expired"]
 CHUNK = 1000  # rows that go to the database in one statement
@@ -23,11 +24,12 @@ NO_BYTES = b""
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch. Times in microseconds since 1970; the last four are counted when it ends."""
+    """A batch. `dialect` says how its parameters are to be read. Times in microseconds since 1970; the last four fields are
+    counted when it ends."""
 
     id: str
     tenant: str
-    version: str
+    dialect: str
     created_at: int
     expires_at: int
     total: int

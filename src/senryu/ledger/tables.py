@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -60,7 +61,7 @@ batches = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("tenant", String(256), nullable=False),
-    Column("version", String(16), nullable=False),  # of the API that the parameters are written for
+    Column("dialect", Text, nullable=False),  # how the parameters are to be read
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("cancel_initiated_at", BigInteger),

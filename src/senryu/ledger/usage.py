@@ -1,4 +1,4 @@
-"""What was used: one row for a turn, written once; and sums of rows by day, model and tenant."""
+"""Rows of usage in the database: each written once; and sums of them by day, model and tenant."""
 
 from __future__ import annotations
 
@@ -11,43 +11,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.clock import DAY, as_datetime
-from senryu.ledger.prices import Tier
+from senryu.ledger.rows import ToolErrors, UsageRow
 from senryu.ledger.tables import requests
 from senryu.types import Usage
 
-Outcome = Literal["finished", "aborted", "failed"]
 By = Literal["day", "model", "tenant"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolErrors:
-    """Calls of one answer that their tool could not have taken, by what was wrong with them."""
-
-    invalid_json: int = 0
-    unknown_name: int = 0
-    schema_mismatch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One turn. `id` is the Message's, `at` microseconds since 1970, costs are nano-dollars."""
-
-    id: str
-    at: int
-    tenant: str
-    model: str
-    tier: Tier
-    outcome: Outcome
-    stop_reason: str | None
-    usage: Usage
-    cost_nano: int
-    input_cost_nano: int
-    first_token_ms: int | None
-    total_ms: int
-    tools_offered: int = 0
-    tool_calls: int = 0
-    tool_errors: ToolErrors = ToolErrors()
-    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +39,12 @@ class UsageSum:
     invalid_json: int
     unknown_name: int
     schema_mismatch: int
+
+    @property
+    def effective_input_nano(self) -> int | None:
+        """Nano-dollars that a prompt token cost on the average, rounded (half up): thousandths of a dollar per million."""
+        tokens = self.priced_tokens
+        return (2 * self.input_cost_nano + tokens) // (2 * tokens) if tokens else None
 
 
 async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import islice
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class ChatTemplate:
             except minijinja.TemplateError as error:
                 raise TemplateError(f"chat template {name!r} is malformed: {error}") from None
 
+    @property
+    def text(self) -> str:
+        """The Jinja text that renders conversations with tools."""
+        return self._sources.get("tool_use", self._sources["default"])
+
     def render(
         self,
         messages: list[dict[str, Any]],
@@ -72,18 +77,60 @@ class ChatTemplate:
         there is none, there is one piece. `continue_final` ends the text right after the content of the last message,
         which must be the assistant's. Raises TemplateRefusal when the template refuses, TemplateError when it fails.
         """
-        separator, end = self._two_unused_characters(messages, tools)
+        separator = self.unused_character(messages, tools)
         messages = [self._guard.protect(message, separator) for message in messages]
         tools = None if tools is None else [self._guard.protect(tool, separator) for tool in tools]
-        if continue_final:
-            messages[-1:] = [_mark_end(messages[-1] if messages else {}, end)]
-            add_generation_prompt = False
-        text = self._render(messages, tools, add_generation_prompt)
-        for mark in (separator, end):  # tojson(ensure_ascii=True) escapes them
-            text = text.replace(_escape(mark), mark)
-        if continue_final:
-            text = _cut_at_end(text, end)
+        text = self._whole(messages, tools, add_generation_prompt, continue_final)
+        text = text.replace(_escape(separator), separator)
         return [piece for piece in text.split(separator) if piece] or [""]
+
+    def locate(
+        self,
+        text: str,
+        mark: str,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final: bool = False,
+    ) -> dict[int, int]:
+        """Where things stand in `text`, which `render` gave for the same messages and tools without marks.
+
+        `mark`: an `unused_character`; each mark in a string of `messages` and `tools` is it, a number and it again.
+        Returns number -> characters of `text` before the mark's first occurrence. A mark that the template dropped is left
+        out, and so are those behind the first place where marks change what the template writes.
+        """
+        try:
+            marked = self._whole(messages, tools, add_generation_prompt, continue_final)
+        except TemplateError:  # it looks closely at what is marked
+            return {}
+        found: dict[int, int] = {}
+        at = 0
+        parts = re.split(f"{mark}([0-9]+){mark}", marked.replace(_escape(mark), mark))
+        for between, number in zip_longest(parts[::2], parts[1::2]):
+            if number is None or not text.startswith(between, at):
+                break
+            at += len(between)
+            found.setdefault(int(number), at)
+        return found
+
+    def unused_character(self, *inputs: Any) -> str:
+        """A character that occurs in none of `inputs` (messages, tools, lists of them). Raises TemplateError."""
+        seen = json.dumps(inputs, ensure_ascii=False)
+        for character in _NONCHARACTERS:
+            if character not in seen and _escape(character) not in seen:
+                return character
+        raise TemplateError("the messages use the Unicode noncharacters U+FDD0 to U+FDEF. Remove them from the text.")
+
+    def _whole(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prompt: bool, continue_final: bool
+    ) -> str:
+        if not continue_final:
+            return self._render(messages, tools, prompt)
+        end = self.unused_character(messages, tools)
+        marked = [*messages[:-1], _mark_end(messages[-1] if messages else {}, end)]
+        text = self._render(marked, tools, False)
+        return _cut_at_end(text.replace(_escape(end), end), end)  # tojson(ensure_ascii=True) escapes it
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prompt: bool) -> str:
         name = "tool_use" if tools and "tool_use" in self._sources else "default"
@@ -93,14 +140,6 @@ class ChatTemplate:
             )
         except minijinja.TemplateError as error:
             raise TemplateError(f"the chat template cannot render these messages: {error}") from None
-
-    def _two_unused_characters(self, *inputs: Any) -> tuple[str, str]:
-        seen = json.dumps(inputs, ensure_ascii=False)
-        unused = (character for character in _NONCHARACTERS if character not in seen and _escape(character) not in seen)
-        free = list(islice(unused, 2))
-        if len(free) < 2:
-            raise TemplateError("the messages use the Unicode noncharacters U+FDD0 to U+FDEF. Remove them from the text.")
-        return free[0], free[1]
 
 
 def load_template(path: Path, tokenizer: Tokenizer) -> ChatTemplate:

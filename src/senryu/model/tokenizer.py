@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from senryu.model.spec import ModelError, read_json
@@ -19,16 +20,19 @@ class Tokenizer:
     """A `tokenizers` tokenizer with one rule added: special tokens exist only where a template wrote them.
 
     special_tokens: text -> id of every special token; special_ids: their ids; eos_ids: the ids that end an answer.
+    added_tokens: text -> id of those and of the tokens that stand beside them but are text all the same.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
         """Raises ModelError when the way of its tokens back to text is one that we cannot stream."""
         backend.no_truncation()
         backend.no_padding()
+        backend.post_processor = None  # adds special tokens, which a template writes itself; and makes places of tokens smaller
         self._backend = backend
         self._to_bytes = _ByteRule.of(json.loads(backend.to_str())["decoder"])
         self._bytes: dict[int, bytes] = {}
         added = backend.get_added_tokens_decoder()
+        self.added_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items())}
         self.special_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
         self.special_ids = frozenset(self.special_tokens.values())
         self.eos_ids = frozenset(eos_ids)
@@ -53,12 +57,32 @@ class Tokenizer:
         One piece encodes exactly as transformers encodes the rendered text.
         """
         ids: list[int] = []
+        for backend, text in self._parts(pieces):
+            ids += _encode(backend, text)
+        return ids
+
+    def locate_rendered(self, pieces: Sequence[str], places: Sequence[int]) -> tuple[list[int], list[int]]:
+        """`encode_rendered` of the pieces, and for each place how many of those ids end at or before it.
+
+        places: numbers of characters from the beginning of the joined pieces. Takes about twice the time.
+        """
+        ids: list[int] = []
+        ends: list[np.ndarray] = []
+        start = 0
+        for backend, text in self._parts(pieces):
+            encoding = backend.encode_batch([text], add_special_tokens=False)[0]
+            ids += encoding.ids
+            ends.append(start + np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 1])
+            start += len(text)
+        reached = np.maximum.accumulate(np.concatenate(ends))  # bytes of one character all end where it does
+        return ids, np.searchsorted(reached, np.asarray(places, np.int64), side="right").tolist()
+
+    def _parts(self, pieces: Sequence[str]) -> Iterator[tuple[tokenizers.Tokenizer, str]]:
         for number, piece in enumerate(pieces):
             if number:  # a piece goes on in the middle of a text: no space of a sentence's beginning before it
                 head, piece = self._split_at_special(piece)
-                ids += _encode(self._continuation, head)
-            ids += _encode(self._backend, piece)
-        return ids
+                yield self._continuation, head
+            yield self._backend, piece
 
     def decoder(self) -> StreamDecoder:
         """A decoder for one stream of ids."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from senryu.errors import SenryuError
 from senryu.ledger import clock
 from senryu.ledger.batches import Batch, BatchStore, PendingRequest, State
-from senryu.ledger.usage import UsageRow
+from senryu.ledger.rows import UsageRow
 from senryu.service.turn import Service
 from senryu.types import Event, Turn
 
@@ -27,12 +27,12 @@ SWEEP_SECONDS = 3600.0
 class Shape:
     """How a wire shape's bytes are read and written.
 
-    turn: parameters and API version -> Turn; raises SenryuError for what is wrong with them. message: the events of a turn ->
-    its result. error: what was wrong -> its result.
+    turn: parameters and the batch's dialect and tenant -> Turn; raises SenryuError for what is wrong with them. message: a turn
+    and its events -> its result. error: what was wrong -> its result.
     """
 
-    turn: Callable[[bytes, str], Awaitable[Turn]]
-    message: Callable[[AsyncGenerator[Event, None]], Awaitable[bytes]]
+    turn: Callable[[bytes, str, str], Awaitable[Turn]]
+    message: Callable[[Turn, AsyncGenerator[Event, None]], Awaitable[bytes]]
     error: Callable[[SenryuError], bytes]
 
 
@@ -194,10 +194,10 @@ class BatchRunner:
 
     async def _answer(self, batch: Batch, request: PendingRequest, rows: list[UsageRow]) -> _Ended:
         params = await self._store.params(batch.id, request.position)
-        turn = await self._shape.turn(params, batch.version)
+        turn = await self._shape.turn(params, batch.dialect, batch.tenant)
         deadline = time.monotonic() + (batch.expires_at - self._now()) / clock.SECOND
-        turn = replace(turn, tenant=batch.tenant, priority="batch", deadline=deadline)
-        message = await self._shape.message(self._service.run(turn, rows.append))
+        turn = replace(turn, priority="batch", deadline=deadline)
+        message = await self._shape.message(turn, self._service.run(turn, rows.append))
         return _Ended("succeeded", message, tuple(rows))
 
     def _passes(self, error: SenryuError) -> bool:

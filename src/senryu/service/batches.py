@@ -23,10 +23,10 @@ class Batches:
     def __init__(self, store: BatchStore, runner: BatchRunner, now: Callable[[], int] = clock.now) -> None:
         self._store, self._runner, self._now = store, runner, now
 
-    async def create(self, tenant: str, version: str, requests: Sequence[NewRequest]) -> Batch:
-        """Keep a batch, on disk, and begin to run it. version: of the API, as the runner's parser knows it."""
+    async def create(self, tenant: str, dialect: str, requests: Sequence[NewRequest]) -> Batch:
+        """Keep a batch, on disk, and begin to run it. dialect: as the runner's shape knows it."""
         at = self._now()
-        batch = Batch(new_id("msgbatch_"), tenant, version, at, at + LIFE, len(requests))
+        batch = Batch(new_id("msgbatch_"), tenant, dialect, at, at + LIFE, len(requests))
         await self._store.create(batch, requests)
         self._runner.start(batch)
         return batch

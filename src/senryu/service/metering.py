@@ -1,24 +1,18 @@
-"""What a turn used and cost, and the writer that brings it to the ledger behind the answers."""
+"""What a turn used and cost: one row for every turn that was started."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from senryu.ledger import clock
-from senryu.ledger.database import Database
 from senryu.ledger.prices import Prices, Tier
-from senryu.ledger.usage import Outcome, ToolErrors, UsageRow, record
+from senryu.ledger.rows import Outcome, ToolErrors, UsageRow
 from senryu.service.answer import Answer
 from senryu.types import BlockStopped, Event, Finished, Started, ToolUse, Turn, Usage
-
-logger = logging.getLogger("senryu.metering")
-RETRY_SECONDS = 1.0
-LAST_TRIES = 3  # when the server stops and the database refuses
 
 Keep = Callable[[UsageRow], None]
 
@@ -92,56 +86,10 @@ class Meter:
             total_ms=self._elapsed(),
             tools_offered=len(self._turn.tools),
             tool_calls=self._calls,
-            tool_errors=ToolErrors(),
+            tool_errors=_tool_errors(self.answer),
         )
 
 
-class Metering:
-    """Writes rows in the background, all that wait in one transaction: no answer waits for the disk.
-
-    A process that is killed loses the rows of its last moments; one that stops in order loses none.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._waiting: list[UsageRow] = []
-        self._wake = asyncio.Event()
-        self._stopping = False
-
-    def add(self, row: UsageRow) -> None:
-        """Take a row to be written."""
-        self._waiting.append(row)
-        self._wake.set()
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
-        """Rows are written while inside; all of them are when it is left."""
-        self._stopping = False
-        task = asyncio.create_task(self._write_all())
-        try:
-            yield
-        finally:
-            self._stopping = True
-            self._wake.set()
-            await task
-
-    async def _write_all(self) -> None:
-        tries = LAST_TRIES
-        while not self._stopping or (self._waiting and tries):
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._write()
-            except Exception:
-                tries -= self._stopping
-                logger.exception("usage of %d requests could not be written, and waits", len(self._waiting))
-                self._wake.set()
-                await asyncio.sleep(RETRY_SECONDS)
-        if self._waiting:
-            logger.error("usage of %d requests is lost", len(self._waiting))
-
-    async def _write(self) -> None:
-        rows = self._waiting[:]
-        async with self._database.write() as connection:
-            await record(connection, rows)
-        del self._waiting[: len(rows)]
+def _tool_errors(answer: Answer | None) -> ToolErrors:
+    wrong = answer.tool_errors if answer else {}
+    return ToolErrors(wrong.get("InvalidJson", 0), wrong.get("UnknownName", 0), wrong.get("SchemaMismatch", 0))

@@ -22,6 +22,7 @@ from senryu.model.template import ChatTemplate, load_template
 from senryu.model.tokenizer import Tokenizer, load_tokenizer
 from senryu.model.transformer import Float32Weights
 from senryu.model.weights import check, load_weights
+from senryu.service.calls import CallFormat, detect
 from senryu.service.limits import CONTEXT_TOKENS, OUTPUT_TOKENS, Limits
 from senryu.service.memory import available_memory
 from senryu.service.shapes import CopyingWeights, RandomWeights, shape_spec
@@ -48,6 +49,11 @@ class LoadedModel:
     spec: ModelSpec
     limits: Limits
     created: datetime
+
+    @property
+    def calls(self) -> CallFormat | None:
+        """How it writes tool calls; None when it cannot."""
+        return detect(self.template.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 from senryu.config import Settings
-from senryu.engine.interface import DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
+from senryu.engine.interface import Breakpoint, DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
+from senryu.service.caching import Cache, countable
+from senryu.service.citations import check_citations, citer
+from senryu.service.diagnosis import Diagnosis
+from senryu.service.documents import Documents, FileSource
 from senryu.service.ids import new_id
 from senryu.service.limits import Admission
 from senryu.service.metering import Keep, Meter
+from senryu.service.positions import breakpoints
 from senryu.service.prompt import Prompt, Prompts
-from senryu.service.registry import LoadedModel, Registry
+from senryu.service.registry import LoadedModel, Registry, Served
 from senryu.service.rules import check
-from senryu.types import Event, Finished, Started, Turn, Usage
+from senryu.service.tools import Plan, plan
+from senryu.types import Event, Finished, Started, Turn
 
 
 class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    keep: takes the row of usage that every turn leaves.
+    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. clock: seconds, for the
+    lifetime of cached prefixes.
     """
 
-    def __init__(self, registry: Registry, settings: Settings, keep: Keep = lambda row: None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        keep: Keep = lambda row: None,
+        files: FileSource | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = registry
         self.prices = load_prices()
         self.keep = keep
+        self.cache = Cache()
+        self.diagnosis = Diagnosis()
+        self._clock = clock
         self.admission = Admission(settings.max_requests)
         self.prompts = Prompts()
+        self.documents = Documents(files)
 
     async def count_tokens(self, turn: Turn) -> int:
         """Tokens of the prompt, by the very path that `run` takes.
@@ -41,46 +61,72 @@ class Service:
         """
         check(turn)
         model = self.registry.resolve(turn.model).model
+        check_citations(turn)
+        turn = await self.documents.resolve(turn)
         return len((await self.prompts.encode(model, turn)).ids)
 
     def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
         """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
 
-        keep: takes the row of usage in place of the service's own.
+        Started comes at once, but with cache breakpoints only when the engine knows what it need not compute: its usage says
+        what is read and what is written. keep: takes the row of usage in place of the service's own.
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
         meter = Meter(turn, self.prices, keep or self.keep)
         return meter.follow(self._run(turn, meter))
 
     async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
+        start = self._clock()
         check(turn)
         served = self.registry.resolve(turn.model)
         model = served.model
         if closed := model.engine.closed:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
+        points = breakpoints(turn)
         with self.admission.admit():
-            prompt = await self.prompts.encode(model, turn)
-            model.limits.check_context(len(prompt.ids), turn.max_tokens)
-            usage = Usage(input_tokens=len(prompt.ids), output_tokens=1)  # one is on its way
-            yield Started(new_id("msg_"), served.id, usage)
-            answer, reused = Answer(model, turn), 0
+            check_citations(turn)
+            turn = await self.documents.resolve(turn)
+            planned = await plan(model, turn)
+            prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
+            model.limits.check_context(len(prompt.ids), max(turn.max_tokens, 1))
+            request = _request(model, turn, prompt, planned)
+            started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
+            if started:
+                yield started
+            answer, cited, reused = Answer(model, turn, planned), await citer(turn), 0
             meter.answer = answer
-            tokens = model.engine.generate(_request(model, turn, prompt))
+            tokens = model.engine.generate(request)
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:
                     async for event in stream:
                         reused = event.cached or reused
-                        for part in answer.push(event):
-                            yield part
+                        if started is None:
+                            started = self._started(served, turn, prompt, event.cached, start)
+                            yield started
+                        if turn.max_tokens:
+                            parts = answer.push(event)
+                            for part in cited.push(parts) if cited else parts:
+                                yield part
                         if answer.done:
                             break
             except EngineClosed as error:
                 raise _refusal(error) from error
             except DeadlineExceeded as error:
                 raise SenryuError("deadline") from error
-            usage = Usage(input_tokens=len(prompt.ids), output_tokens=answer.output_tokens, reused_tokens=reused)
-            yield Finished(answer.stop_reason, answer.stop_sequence, usage)
+            assert started is not None, "the engine has answered nothing"
+            usage = replace(started.usage, output_tokens=answer.output_tokens, reused_tokens=reused)
+            yield Finished(answer.stop_reason if turn.max_tokens else "max_tokens", answer.stop_sequence, usage)
+
+    def _started(self, served: Served, turn: Turn, prompt: Prompt, cached: int, start: float) -> Started:
+        """The answer begins. cached: tokens that the engine need not compute, where a breakpoint makes it matter."""
+        name = new_id("msg_")
+        usage = self.cache.settle(turn.tenant, served.id, prompt.positions, len(prompt.ids), cached, start)
+        miss = None
+        if turn.diagnose is not None:
+            miss = self.diagnosis.compare(turn.tenant, turn.diagnose, served.id, prompt.positions)
+            self.diagnosis.remember(turn.tenant, name, served.id, prompt.positions)
+        return Started(name, served.id, replace(usage, output_tokens=min(turn.max_tokens, 1)), miss)  # one is on its way
 
 
 def _refusal(error: EngineClosed) -> SenryuError:
@@ -88,7 +134,7 @@ def _refusal(error: EngineClosed) -> SenryuError:
     return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
-def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
+def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> TokenRequest:
     sampling = Sampling(
         temperature=turn.temperature,
         top_p=turn.top_p,
@@ -97,10 +143,12 @@ def _request(model: LoadedModel, turn: Turn, prompt: Prompt) -> TokenRequest:
     )
     return TokenRequest(
         ids=tuple(prompt.ids),
-        max_tokens=turn.max_tokens,
+        max_tokens=max(turn.max_tokens, 1),
         sampling=sampling,
         stop_ids=model.tokenizer.eos_ids,
         salt=turn.tenant.encode(),
+        breakpoints=tuple(Breakpoint(at.end, at.ttl) for at in prompt.positions if at.ttl and countable(at)),
         priority=turn.priority,
         deadline=turn.deadline,
+        grammar=planned.grammar,
     )

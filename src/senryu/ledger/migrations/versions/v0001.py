@@ -33,7 +33,7 @@ def upgrade() -> None:
         "batches",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("tenant", sa.String(256), nullable=False),
-        sa.Column("version", sa.String(16), nullable=False),
+        sa.Column("dialect", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("cancel_initiated_at", sa.BigInteger),

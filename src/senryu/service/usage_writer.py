@@ -1,0 +1,67 @@
+"""Brings rows of usage to the ledger behind the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from senryu.ledger.database import Database
+from senryu.ledger.rows import UsageRow
+from senryu.ledger.usage import record
+
+logger = logging.getLogger("senryu.usage")
+RETRY_SECONDS = 1.0
+LAST_TRIES = 3  # when the server stops and the database refuses
+
+
+class UsageWriter:
+    """Writes rows in the background, all that wait in one transaction: no answer waits for the disk.
+
+    A process that is killed loses the rows of its last moments; one that stops in order loses none.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[UsageRow] = []
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def add(self, row: UsageRow) -> None:
+        """Take a row to be written."""
+        self._waiting.append(row)
+        self._wake.set()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Rows are written while inside; all of them are when it is left."""
+        self._stopping = False
+        task = asyncio.create_task(self._write_all())
+        try:
+            yield
+        finally:
+            self._stopping = True
+            self._wake.set()
+            await task
+
+    async def _write_all(self) -> None:
+        tries = LAST_TRIES
+        while not self._stopping or (self._waiting and tries):
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write()
+            except Exception:
+                tries -= self._stopping
+                logger.exception("usage of %d requests could not be written, and waits", len(self._waiting))
+                self._wake.set()
+                await asyncio.sleep(RETRY_SECONDS)
+        if self._waiting:
+            logger.error("usage of %d requests is lost", len(self._waiting))
+
+    async def _write(self) -> None:
+        rows = self._waiting[:]
+        async with self._database.write() as connection:
+            await record(connection, rows)
+        del self._waiting[: len(rows)]
