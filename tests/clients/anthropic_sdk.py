@@ -206,7 +206,7 @@ def parse() -> str:
     class Order(pydantic.BaseModel):
         size: Literal["small", "large"]
         paid: bool
-        extras: list[Literal["milk", "sugar"]]
+        extra: Literal["milk", "sugar"] | None
 
     asked: list[Any] = [{"role": "user", "content": "A large coffee with milk, paid in cash."}]
     message = client().messages.parse(model=MODEL, max_tokens=400, messages=asked, output_format=Order)
