@@ -38,6 +38,14 @@ def test_a_fresh_server_is_measured_and_stopped(settings: Settings, monkeypatch:
     assert [f.unit for f in figures] == ["ms", "us"][: len(figures)]
 
 
+def test_a_prefix_is_measured_as_it_is_written_and_read(settings: Settings) -> None:
+    written, read = cost.cached_prefix("senryu int8", "nano", settings, 2200, rounds=1)
+    assert (written.measure, read.measure, written.at) == ("ttft_written", "ttft_read", read.at)
+    assert read.at
+    assert abs(read.at - 2200) < 100
+    assert read.median > 0
+
+
 def test_start_time_is_taken_from_the_process(settings: Settings) -> None:
     figure = startup.start_time("senryu int8", "nano", settings, rounds=1)
     assert (figure.measure, figure.unit, len(figure.rounds)) == ("start", "s", 1)
@@ -52,9 +60,9 @@ def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
 def test_the_client_reads_a_stream_as_it_is(settings: Settings) -> None:
     with serving(scripted_model(says("Hello there"))) as url:
         client = cost.Client(startup.Server(url, 0, 0.0), None)
-        seconds, length = client.first("Hi")
+        seconds, usage = client.first("Hi")
         assert seconds > 0
-        assert length > 2
+        assert usage["input_tokens"] > 2
         assert client.stream("Hi", 100) == len("Hello there") + 1  # a token a byte, and the end
         with pytest.raises(RuntimeError, match="400"):
             client.stream("Hi", 0)

@@ -23,6 +23,9 @@ SUITES = {
     "latency": Entry("time between tokens of a stream beside a prompt of 32K", "1 / 15"),
     "start": Entry("a fresh `senryu serve` until /health answers, kernels compiled", "0.5 / -", served=True),
     "server": Entry("HTTP over the bare engine: first token, CPU per token", "0.5 / -", served=True),
+    "cached": Entry(
+        "HTTP: first token behind a marked prefix of 8K, written to the prompt cache and read", "1 / -", served=True
+    ),
     "shared": Entry("tokens computed for two live requests with one prefix of 8K", "0.1 / 0.5"),
     "drafts": Entry("writing 256 tokens that copy, edit, are JSON or free text, with and without drafts", "0.5 / 5"),
 }

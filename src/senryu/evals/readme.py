@@ -22,6 +22,8 @@ LABELS = {  # measure -> the words of its row; {at} is the length, depth or coun
     "latency_p99": "time between tokens beside a prompt of {at}, 99th percentile",
     "start": "start until ready",
     "server_ttft_extra": "first token: server over bare engine",
+    "ttft_written": "first token over HTTP, marked prefix of {at} tokens written to the prompt cache",
+    "ttft_read": "first token over HTTP, marked prefix of {at} tokens read from the prompt cache",
     "server_cpu_per_token": "CPU of a streamed token: server over bare engine",
     "memory_resident": "memory in use",
     "memory_kv_pool": "K/V pool, all pages used",

@@ -27,14 +27,16 @@ class Client:
         self.connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=600)
         self.headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "x-api-key": key or "any"}
 
-    def events(self, text: str, max_tokens: int) -> Iterator[dict[str, Any]]:
-        """The server-sent events of one streamed message, greedy."""
-        body = {
+    def events(self, text: str, max_tokens: int, marked: str = "") -> Iterator[dict[str, Any]]:
+        """The server-sent events of one streamed message, greedy. marked: a system prompt with a cache breakpoint behind it."""
+        body: dict[str, Any] = {
             "model": "senryu-nano",
             "max_tokens": max_tokens,
             "stream": True,
             "messages": [{"role": "user", "content": text}],
         }
+        if marked:
+            body["system"] = [{"type": "text", "text": marked, "cache_control": {"type": "ephemeral"}}]
         self.connection.request("POST", "/v1/messages", json.dumps(body), self.headers)
         answer = self.connection.getresponse()
         if answer.status != 200:
@@ -43,16 +45,16 @@ class Client:
             if line.startswith(b"data: "):
                 yield json.loads(line.removeprefix(b"data: "))
 
-    def first(self, text: str) -> tuple[float, int]:
-        """Seconds to the first token of an answer to `text`, and how many tokens the prompt had."""
+    def first(self, text: str, marked: str = "") -> tuple[float, dict[str, Any]]:
+        """Seconds to the first token of an answer to `text`, and the usage that the answer began with."""
         start = time.perf_counter()
-        seconds, length = 0.0, 0
-        for event in self.events(text, 1):
+        seconds, usage = 0.0, {}
+        for event in self.events(text, 1, marked):
             if event["type"] == "message_start":
-                length = event["message"]["usage"]["input_tokens"]
+                usage = event["message"]["usage"]
             elif event["type"] in ("content_block_delta", "message_delta") and not seconds:
                 seconds = time.perf_counter() - start  # a first token without text comes with the end
-        return seconds, length
+        return seconds, usage
 
     def stream(self, text: str, max_tokens: int) -> int:
         """Tokens of the streamed answer."""
@@ -76,7 +78,8 @@ def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: in
         client = Client(server, settings.api_key)
         for _ in range(rounds + 1):
             text = " ".join(str(n) for n in rng.integers(100, 999, PROMPT_WORDS))
-            seconds, length = client.first(text)
+            seconds, usage = client.first(text)
+            length = usage["input_tokens"]
             later.append((seconds - subject.first(subject.prompt(length))) * 1e3)
             if (cpu := _per_token(client, server, rng)) is not None:
                 more.append(cpu - _bare_per_token(subject))
@@ -85,6 +88,30 @@ def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: in
     if more:
         figures.append(Figure("server_cpu_per_token", None, subject.name, "us", tuple(more[1:])))
     return figures
+
+
+def cached_prefix(name: str, ref: str, settings: Settings, length: int, rounds: int) -> list[Figure]:
+    """First token behind a marked prefix of about `length` tokens, written into the prompt cache and then read from it.
+
+    Raises RuntimeError when the answers do not bill it so.
+    """
+    rng = np.random.default_rng(1)
+    written, read, tokens = [], [], 0
+    with served(ref, settings) as server:
+        client = Client(server, settings.api_key)
+        sample = "".join(map(str, rng.integers(1000, 9999, 100)))
+        words = round(length * 100 / client.first(sample)[1]["input_tokens"])
+        for _ in range(rounds + 1):
+            marked = "".join(map(str, rng.integers(1000, 9999, words)))
+            cold, first = client.first("And now?", marked)
+            warm, second = client.first("And now?", marked)
+            tokens = first["cache_creation_input_tokens"]
+            if not tokens or second["cache_read_input_tokens"] != tokens:
+                raise RuntimeError(f"the prefix was written as {first} and read as {second}")
+            written.append(cold * 1e3)
+            read.append(warm * 1e3)
+        client.close()
+    return [Figure(f"ttft_{way}", tokens, name, "ms", tuple(took[1:])) for way, took in (("written", written), ("read", read))]
 
 
 def _per_token(client: Client, server: Server, rng: np.random.Generator) -> float | None:

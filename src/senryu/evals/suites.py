@@ -94,6 +94,14 @@ def _server(lab: Lab) -> list[Figure]:
     return served.server_cost(lab.ours, lab.ref, lab.settings, lab.rounds)
 
 
+def _cached(lab: Lab) -> list[Figure]:
+    return [
+        f
+        for length in lab.fits([catalog.SHARED], 80)
+        for f in served.cached_prefix(lab.ours.name, lab.ref, lab.settings, length, lab.rounds)
+    ]
+
+
 RUN: dict[str, Callable[[Lab], list[Figure]]] = {
     "memory": lambda lab: startup.memory(lab.ours, lab.spec, choose_kv(lab.settings.kv, lab.settings.kernels)),
     "prefill": _prefill,
@@ -104,6 +112,7 @@ RUN: dict[str, Callable[[Lab], list[Figure]]] = {
     "latency": _latency,
     "start": _start,
     "server": _server,
+    "cached": _cached,
     "shared": _shared,
     "drafts": _drafts,
 }
