@@ -169,6 +169,7 @@ ERRORS: dict[str, Rule] = {
     "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
     "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
     "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),
+    "batch_prewarm": _invalid("max_tokens: must be greater than or equal to 1"),
     "batch_running": _invalid(
         "Message Batch {id} is still being processed. {what} when its processing_status is 'ended'; cancel it to end it sooner."
     ),

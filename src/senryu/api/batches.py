@@ -50,7 +50,7 @@ def messages_shape(registry: Registry, settings: Settings) -> Shape:
         if asked.stream:
             raise SenryuError("batch_stream")
         if not asked.turn.max_tokens:
-            raise SenryuError("max_tokens_low")
+            raise SenryuError("batch_prewarm")
         return asked.turn
 
     async def message(turn: Turn, events: AsyncGenerator[Event, None]) -> bytes:
