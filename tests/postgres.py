@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,8 @@ import psycopg
 import pytest
 
 _numbers = count()
+# ends with whoever holds its input: a run of tests that is killed leaves no server behind
+SERVE = '"$0" -D data -c listen_addresses= -k "$PWD" -c fsync=off >log 2>&1 & cat >/dev/null; kill -QUIT $!; wait'
 
 
 def _programs() -> Path:
@@ -43,22 +46,33 @@ def postgres_server() -> Iterator[Path]:
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="senryu-pg-"))  # short: a socket's path is at most 107 bytes
     try:
-        owner = _owner(folder)
-
-        def run(program: str, *arguments: str) -> None:
-            command = [str(programs / program), "-D", str(folder / "data"), *arguments]
-            done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **owner)
-            assert done.returncode == 0, done.stderr
-
-        run("initdb", "--auth=trust", "--username=senryu", "--encoding=UTF8", "--locale=C", "--no-sync")
-        options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-        run("pg_ctl", "start", "--wait", "--log", str(folder / "log"), "-o", options)
+        how: dict[str, Any] = {"cwd": folder, **_owner(folder)}
+        options = ["--auth=trust", "--username=senryu", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run([programs / "initdb", "-D", "data", *options], capture_output=True, text=True, **how)
+        assert made.returncode == 0, made.stderr
+        command = ["sh", "-c", SERVE, programs / "postgres"]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **how)
+        assert server.stdin is not None
         try:
+            _await(folder, server)
             yield folder
         finally:
-            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+            server.stdin.close()
+            server.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(folder: Path, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(f"host={folder} user=senryu dbname=postgres").close()
+            return
+        except psycopg.OperationalError:
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
 
 
 def new_database(folder: Path) -> str:
