@@ -88,8 +88,8 @@ def digests(turn: Turn) -> Iterator[tuple[Section, bytes]]:
 def marked(turn: Turn, mark: str) -> Turn:
     """The turn with `mark`, a number and `mark` at the end of every position that has a text to carry them.
 
-    Its documents must be texts already. Marks stand before white space at the end, which a template may trim; with a tool behind its description, with a call
-    behind its name, from where `ends` goes on.
+    Its documents must be texts already. Marks stand before white space at the end, which a template may trim; with a tool
+    behind its description, with a call behind its name, from where `ends` goes on.
     """
     labels = (f"{mark}{number}{mark}" for number in count())
     tools = tuple(_mark(tool, next(labels)) for tool in turn.tools)
