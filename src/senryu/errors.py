@@ -59,7 +59,6 @@ ERRORS: dict[str, Rule] = {
     "above": _invalid("{path}: Input should be less than or equal to {high}"),
     "range": _invalid("{path}: range: {low}..{high}"),
     # the meaning of a request
-    "max_tokens_low": _invalid("max_tokens: must be greater than or equal to 1"),
     "prewarm": _invalid("max_tokens: must be greater than or equal to 1 with {what}: 0 only reads the prompt into the cache"),
     "max_tokens_high": _invalid(
         "max_tokens: {asked} > {cap}, which is the maximum allowed number of output tokens for {model}"
