@@ -98,6 +98,66 @@ def test_a_conversation_reads_what_it_wrote(url: str) -> None:
         said.append({"role": "assistant", "content": [block("ok")]})
 
 
+def post(url: str, *blocks: dict[str, Any], key: str = "", **fields: Any) -> httpx.Response:
+    asked = {"max_tokens": 8, **body(*blocks, **fields)}
+    return httpx.post(url + "/v1/messages", json=asked, headers=VERSION | ({"x-api-key": key} if key else {}), timeout=120)
+
+
+def test_automatic_caching_keys_and_prewarming(url: str) -> None:
+    blocks = [block("d" * 2500)]
+    assert [counts(ask(url, *blocks, cache_control=HOUR)["usage"]) for _ in range(2)] == [(0, 0, 2502, 2), (2502, 0, 0, 2)]
+    for key in ("one", "two"):
+        usages = [counts(post(url, *blocks, key=key, cache_control=FIVE).json()["usage"]) for _ in range(2)]
+        assert usages == [(0, 2502, 0, 2), (2502, 0, 0, 2)]
+    warmed = post(url, block("e" * 2500, FIVE), max_tokens=0).json()
+    assert (warmed["content"], warmed["stop_reason"], warmed["usage"]["output_tokens"]) == ([], "max_tokens", 0)
+    assert counts(warmed["usage"]) == (0, 2502, 0, 2)
+    assert counts(ask(url, block("e" * 2500, FIVE))["usage"]) == (2502, 0, 0, 2)
+
+
+def test_refusals_of_automatic_caching_and_prewarming(url: str) -> None:
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    four = [block("x", FIVE)] * 4
+    for answer, message in [
+        (
+            post(url, *four, block("y"), cache_control=FIVE),
+            "A maximum of 4 blocks with cache_control may be provided. Found 5.",
+        ),
+        (
+            post(url, block("x", HOUR), cache_control=FIVE),
+            "cache_control: the last cacheable block has a cache_control of another ttl. "
+            "Give both the same ttl, or remove one.",
+        ),
+        (
+            post(url, block("x"), max_tokens=0, tools=[tool], tool_choice={"type": "any"}),
+            "max_tokens: must be greater than or equal to 1 with tool_choice 'any': 0 only reads the prompt into the cache",
+        ),
+        (
+            post(url, block("x"), max_tokens=0, stream=True),
+            "max_tokens: must be greater than or equal to 1 with stream: 0 only reads the prompt into the cache",
+        ),
+    ]:
+        assert answer.status_code == 400
+        assert answer.json()["error"] == {"type": "invalid_request_error", "message": message}
+    assert post(url, *four, cache_control=FIVE).status_code == 200
+
+
+def test_diagnostics_say_why(url: str) -> None:
+    first = post(url, block("f" * 2500, FIVE), diagnostics={"previous_message_id": None}).json()
+    assert first["diagnostics"] is None
+    asked = {"diagnostics": {"previous_message_id": first["id"]}}
+    assert post(url, block("f" * 2500, FIVE), block("more"), **asked).json()["diagnostics"] in (
+        None,
+        {"cache_miss_reason": None},
+    )
+    assert post(url, block("g" * 2500, FIVE), **asked).json()["diagnostics"] == {
+        "cache_miss_reason": {"type": "messages_changed", "cache_missed_input_tokens": 2502}
+    }
+    assert post(url, block("f" * 2500, FIVE), key="other", **asked).json()["diagnostics"] == {
+        "cache_miss_reason": {"type": "previous_message_not_found"}
+    }
+
+
 def sized(model: LoadedModel, tokens: int) -> str:
     """A first block that ends after exactly so many tokens."""
 
