@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from senryu.config import Settings
 from senryu.engine.interface import TokenRequest
@@ -25,11 +24,16 @@ def body(text: str = "Hi", **fields: Any) -> dict[str, Any]:
     return {"model": "senryu-nano", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **fields}
 
 
+def counts(usage: dict[str, Any]) -> dict[str, int]:
+    """Tokens by what they are priced as."""
+    split = usage["cache_creation"]
+    whole = {**usage, "5m": split["ephemeral_5m_input_tokens"], "1h": split["ephemeral_1h_input_tokens"]}
+    return {kind: whole[kind] for kind in PRICES}
+
+
 def cost(usage: dict[str, Any]) -> int:
     """Nano-dollars by the published prices, half of them in a batch."""
-    split = usage["cache_creation"]
-    counts = {**usage, "5m": split["ephemeral_5m_input_tokens"], "1h": split["ephemeral_1h_input_tokens"]}
-    full = sum(price * counts[kind] for kind, price in PRICES.items())
+    full = sum(PRICES[kind] * count for kind, count in counts(usage).items())
     return full // 2 if usage["service_tier"] == "batch" else full
 
 
@@ -58,12 +62,19 @@ def reply(request: TokenRequest) -> list[int]:
     return [*TOKENIZER.encode("x") * (len(request.ids) % 37), END]
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_the_ledger_is_what_500_answers_come_to(tmp_path: Path, seed: int) -> None:
-    """Messages, streams, batches and answers that are cut by max_tokens, mixed."""
-    draw = random.Random(seed)
-    asked = [body("a" * draw.randrange(1, 300), max_tokens=draw.randrange(1, 60)) for _ in range(400)]
-    expected: dict[str, int] = {}
+def mixed(draw: random.Random) -> dict[str, Any]:
+    """Some are cut by max_tokens; some write a prefix to the cache, or read it, for five minutes or an hour."""
+    system: list[dict[str, Any]] = []
+    for ttl in draw.choice([[], ["5m"], ["1h"], ["1h", "5m"]]):
+        marker = {"type": "ephemeral", "ttl": ttl}
+        system.append({"type": "text", "text": draw.choice("xyz") * 2100, "cache_control": marker})
+    return body("a" * draw.randrange(1, 300), max_tokens=draw.randrange(1, 60), system=system)
+
+
+def test_the_ledger_is_what_500_answers_come_to(tmp_path: Path) -> None:
+    """Messages, streams and a batch at once."""
+    draw = random.Random(1)
+    asked = [mixed(draw) for _ in range(400)]
     with (
         serving_with(scripted_model(reply), Settings(home=tmp_path, port=0)) as url,
         httpx.Client(base_url=url, headers=HEADERS, timeout=60) as http,
@@ -80,6 +91,8 @@ def test_the_ledger_is_what_500_answers_come_to(tmp_path: Path, seed: int) -> No
         messages += [json.loads(line)["result"]["message"] for line in lines]
         expected = {message["id"]: cost(message["usage"]) for message in messages}
     assert len(expected) == 500
+    for kind in PRICES:
+        assert any(counts(message["usage"])[kind] for message in messages), kind
     with closing(sqlite3.connect(tmp_path / "senryu.db")) as database:
         rows = database.execute("SELECT id, cost_nano, tier FROM requests").fetchall()
     assert {id: cost for id, cost, _ in rows} == expected

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import functools
+import json
+import time
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
+import pydantic
+from checks import Check, arguments, long_text, report
 
 MODEL = "claude-3-5-haiku-20241022"
 HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 
 
-@cache
+@functools.cache
 def client(key: str | None = None) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=URL, api_key=key or KEY, max_retries=0, _strict_response_validation=True, timeout=120)
 
@@ -135,20 +138,184 @@ def not_found() -> str:
     return raises(*missing, lambda: client().messages.create(model="claude-9", max_tokens=1, messages=HELLO))
 
 
-CHECKS = [
-    create,
-    create_with_alias_and_blocks,
-    stream,
-    raw_stream,
-    asynchronous,
-    count_tokens,
-    models,
-    bad_requests,
-    wrong_key,
-    not_found,
+TOOLS: list[Any] = [
+    {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "input_schema": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Bonn", "Oslo"]}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+            "required": ["city"],
+        },
+    },
+    {"name": "get_time", "description": "What time it is", "input_schema": {"type": "object", "properties": {}}},
+]
+ASK: list[Any] = [{"role": "user", "content": "What is the weather in Bonn?"}]
+ANY: Any = {"type": "any", "disable_parallel_tool_use": True}
+
+
+def tool_loop() -> str:
+    first = client().messages.create(model=MODEL, max_tokens=200, messages=ASK, tools=TOOLS, tool_choice=ANY)
+    assert first.stop_reason == "tool_use", first
+    (call,) = first.content
+    assert call.type == "tool_use"
+    assert call.id.startswith("toolu_")
+    assert call.name in {"get_weather", "get_time"}
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "12 degrees and rain"}
+    history: list[Any] = [*ASK, {"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
+    second = client().messages.create(model=MODEL, max_tokens=64, messages=history, tools=TOOLS, tool_choice={"type": "none"})
+    assert all(block.type == "text" for block in second.content)
+    return f"{call.name}({call.input}), then {second.stop_reason}"
+
+
+def forced_tool_in_a_stream() -> str:
+    forced: Any = {"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True}
+    with client().messages.stream(model=MODEL, max_tokens=200, messages=ASK, tools=TOOLS, tool_choice=forced) as events:
+        pieces = [event.partial_json for event in events if event.type == "input_json"]
+        final = events.get_final_message()
+    (call,) = final.content
+    assert call.type == "tool_use"
+    assert json.loads("".join(pieces)) == call.input
+    assert call.input["city"] in {"Bonn", "Oslo"}  # type: ignore[index]
+    return f"{len(pieces)} pieces of {call.input}"
+
+
+def tool_runner() -> str:
+    asked: list[str] = []
+
+    @anthropic.beta_tool
+    def get_weather(city: Literal["Bonn", "Oslo"]) -> str:
+        """The weather in a city.
+
+        Args:
+            city: The city.
+        """
+        asked.append(city)
+        return f"12 degrees in {city}"
+
+    runner = client().beta.messages.tool_runner(
+        model=MODEL, max_tokens=200, messages=ASK, tools=[get_weather], tool_choice=ANY, max_iterations=2
+    )
+    answers = list(runner)
+    assert len(answers) == 2
+    assert asked
+    return f"ran {asked}"
+
+
+def parse() -> str:
+    class Order(pydantic.BaseModel):
+        size: Literal["small", "large"]
+        paid: bool
+        extras: list[Literal["milk", "sugar"]]
+
+    asked: list[Any] = [{"role": "user", "content": "A large coffee with milk, paid in cash."}]
+    message = client().messages.parse(model=MODEL, max_tokens=400, messages=asked, output_format=Order)
+    assert message.stop_reason == "end_turn"
+    order = message.parsed_output
+    assert isinstance(order, Order)
+    return repr(order)
+
+
+def cache() -> str:
+    name = f"{anthropic.__version__} at {time.time()}"  # a prefix that nobody has written yet
+    system: list[Any] = [{"type": "text", "text": f"{name}. {long_text()}", "cache_control": {"type": "ephemeral"}}]
+    asked: Any = {"model": MODEL, "max_tokens": 8, "system": system, "messages": HELLO}
+    counted = client().messages.count_tokens(model=MODEL, system=system, messages=HELLO).input_tokens
+    first = client().messages.create(**asked).usage
+    written = first.cache_creation_input_tokens or 0
+    assert written >= 2048
+    assert first.cache_read_input_tokens == 0
+    assert first.cache_creation is not None
+    assert first.cache_creation.ephemeral_5m_input_tokens == written
+    assert first.input_tokens + written == counted
+    second = client().messages.create(**asked).usage
+    assert (second.cache_read_input_tokens, second.cache_creation_input_tokens) == (written, 0)
+    assert second.input_tokens == first.input_tokens
+    with client().messages.stream(**asked) as events:
+        starts = [event.message.usage for event in events if event.type == "message_start"]
+    assert starts[0].cache_read_input_tokens == written
+    return f"wrote {written}, read {second.cache_read_input_tokens} of {counted}"
+
+
+def documents() -> str:
+    source = {"type": "text", "media_type": "text/plain", "data": "The bridge opened in 1911. It is painted green."}
+    document = {"type": "document", "source": source, "title": "Bridge", "citations": {"enabled": True}}
+    question = {"type": "text", "text": "Repeat: The bridge opened in 1911."}
+    asked: list[Any] = [{"role": "user", "content": [document, question]}]
+    message = client().messages.create(model=MODEL, max_tokens=64, messages=asked)
+    cited = [citation for block in message.content if block.type == "text" for citation in block.citations or []]
+    for citation in cited:
+        assert citation.type == "char_location"
+        assert source["data"][citation.start_char_index : citation.end_char_index] == citation.cited_text
+    return f"{len(cited)} citations"
+
+
+def batches() -> str:
+    params: Any = {"model": MODEL, "max_tokens": 16, "messages": HELLO}
+    bad: Any = {"model": MODEL, "max_tokens": 16, "messages": []}
+    requests: list[Any] = [{"custom_id": f"row-{number}", "params": params} for number in range(5)]
+    batch = client().messages.batches.create(requests=[*requests, {"custom_id": "bad", "params": bad}])
+    assert batch.request_counts.processing == 6
+    until = time.monotonic() + 120
+    while batch.processing_status != "ended":
+        assert time.monotonic() < until, batch
+        time.sleep(0.2)
+        batch = client().messages.batches.retrieve(batch.id)
+    assert (batch.request_counts.succeeded, batch.request_counts.errored) == (5, 1)
+    assert batch.id in {one.id for one in client().messages.batches.list(limit=5)}
+    results = {line.custom_id: line.result for line in client().messages.batches.results(batch.id)}
+    assert len(results) == 6
+    assert results["bad"].type == "errored"
+    assert results["bad"].error.error.message == "messages: at least one message is required"
+    first = results["row-0"]
+    assert first.type == "succeeded"
+    assert first.message.usage.service_tier == "batch"
+    assert client().messages.batches.delete(batch.id).type == "message_batch_deleted"
+    return f"{len(results)} results"
+
+
+def too_many_breakpoints() -> str:
+    marked = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}} for _ in range(5)]
+    return raises(
+        anthropic.BadRequestError,
+        400,
+        "invalid_request_error",
+        lambda: client().messages.create(model=MODEL, max_tokens=1, messages=[{"role": "user", "content": marked}]),  # type: ignore[typeddict-item]
+    )
+
+
+def result_without_its_call() -> str:
+    result = {"type": "tool_result", "tool_use_id": "toolu_none", "content": "12"}
+    return raises(
+        anthropic.BadRequestError,
+        400,
+        "invalid_request_error",
+        lambda: client().messages.create(model=MODEL, max_tokens=1, messages=[{"role": "user", "content": [result]}]),  # type: ignore[typeddict-item]
+    )
+
+
+CHECKS: list[tuple[str, Check]] = [
+    ("create", create),
+    ("create", create_with_alias_and_blocks),
+    ("create", asynchronous),
+    ("stream", stream),
+    ("stream", raw_stream),
+    ("tools", tool_loop),
+    ("tools", forced_tool_in_a_stream),
+    ("tools", tool_runner),
+    ("structured output", parse),
+    ("cache", cache),
+    ("documents", documents),
+    ("batches", batches),
+    ("count tokens", count_tokens),
+    ("models", models),
+    ("errors", bad_requests),
+    ("errors", wrong_key),
+    ("errors", not_found),
+    ("errors", too_many_breakpoints),
+    ("errors", result_without_its_call),
 ]
 
 if __name__ == "__main__":
-    URL, KEY = sys.argv[1:3]
-    for check in CHECKS:
-        print(f"  {check.__name__:30} {check()[:90]!r}", flush=True)
+    URL, KEY = arguments()
+    report(CHECKS)

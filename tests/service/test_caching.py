@@ -273,6 +273,24 @@ async def test_what_was_evicted_is_honestly_written_again() -> None:
         assert await ask.usage(asked) == (2502, 0, 0, 8)
 
 
+def test_what_comes_back_from_disk_is_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(says("ok"), pages=64, spill_directory=tmp_path, spill_bytes=1 << 20) as ask:
+            asked = turn(user(Text("x" * 2500, HOUR), "tail"))
+            assert await ask.usage(asked) == (0, 0, 2502, 8)
+            await ask(turn(user("y" * 3900)))
+            assert await ask.usage(asked) == (2496, 0, 6, 8)  # 39 full pages; the head of another is not kept
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@run
+async def test_a_prefill_that_is_marked_is_read_but_for_the_token_to_answer_from() -> None:
+    async with asking(says("ok")) as ask:
+        asked = turn(user("x" * 3000), Message("assistant", (Text("So"),)), cache=FIVE)
+        assert [await ask.usage(asked) for _ in range(2)] == [(0, 3006, 0, 0), (3005, 1, 0, 0)]
+
+
 @run
 async def test_a_twin_on_its_way_is_read_from() -> None:
     async with asking(says("ok"), max_rows=256, step_seconds=0.001) as ask:
@@ -296,7 +314,7 @@ async def test_what_invalidates_what() -> None:
             (replace(asked, tool_choice=ToolChoice(parallel=False)), ends[2]),
             (replace(asked, system=(Text("t" * 3000, FIVE),)), ends[1] if ends[1] >= 2048 else 0),
             (replace(asked, tools=TOOLS[1:]), 0),
-            (replace(asked, output_schema={"type": "object"}), 0),
+            (replace(asked, output_schema={"type": "object", "additionalProperties": False}), 0),
         ]:
             assert (await ask.usage(changed))[0] == kept
             assert (await ask.usage(changed))[0] > kept

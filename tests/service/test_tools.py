@@ -19,6 +19,7 @@ from test_turn import SETTINGS, assistant, events, finish_of, text_of, turn, unt
 
 from senryu.engine.interface import TokenEvent, TokenRequest
 from senryu.errors import SenryuError
+from senryu.ledger.usage import ToolErrors, UsageRow
 from senryu.service.answer import Answer
 from senryu.service.prompt import conversation, encode
 from senryu.service.registry import LoadedModel, Registry
@@ -512,12 +513,12 @@ def test_calls_are_what_the_model_wrote() -> None:
     ("name", "arguments", "wrong"),
     [
         ("weather", '{"city": "x"}', None),
-        ("weather", '{"city": "x"', "InvalidJson"),
-        ("weather", '{"city": ' + "[" * 100_000, "InvalidJson"),
-        ("wether", "{}", "UnknownName"),
-        ("weather", "{}", "SchemaMismatch"),
-        ("weather", '{"city": 5}', "SchemaMismatch"),
-        ("weather", '{"city": "x", "unit": "K"}', "SchemaMismatch"),
+        ("weather", '{"city": "x"', "invalid_json"),
+        ("weather", '{"city": ' + "[" * 100_000, "invalid_json"),
+        ("wether", "{}", "unknown_name"),
+        ("weather", "{}", "schema_mismatch"),
+        ("weather", '{"city": 5}', "schema_mismatch"),
+        ("weather", '{"city": "x", "unit": "K"}', "schema_mismatch"),
         ("now", '{"more": 1}', None),  # the schema does not forbid it
         ("far", '{"a": 1}', None),
         ("odd", "{}", None),
@@ -592,5 +593,22 @@ def test_finished_calls_are_counted_by_what_is_wrong_with_them() -> None:
     made = [*CALLS, ("weather", "{}"), ("wether", "{}"), ("now", '{"a": 01}'), ("weather", '{"city": 5, "unit": "K"}')]
     answer, _ = answer_of(model, TOOLS, nano.ids(written(nano, made) + "<|call|>nonsense"), [])
     assert answer.calls == 7
-    assert answer.tool_errors == {"SchemaMismatch": 2, "UnknownName": 1, "InvalidJson": 2}
+    assert answer.tool_errors == {"schema_mismatch": 2, "unknown_name": 1, "invalid_json": 2}
     assert answer_of(model, TOOLS, nano.ids(written(nano, CALLS)), [])[0].tool_errors == {}
+
+
+def test_the_ledger_learns_what_was_wrong_with_calls() -> None:
+    """Which a call can be only where its schema had to be relaxed."""
+    nano = FAMILIES["nano"]
+    tool = Tool("odd", {"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}})
+    rows: list[UsageRow] = []
+
+    async def main() -> None:
+        said = written(nano, [("odd", '{"a": 5}'), ("odd", '{"a": 6}'), ("odd", '{"a": 5}')])
+        model = nano.model(nano.says(said))
+        async for _ in Service(Registry([model]), SETTINGS, rows.append).run(turn(tools=(tool,), max_tokens=300)):
+            pass
+        await model.engine.close()
+
+    asyncio.run(main())
+    assert [(row.tools_offered, row.tool_calls, row.tool_errors) for row in rows] == [(1, 3, ToolErrors(schema_mismatch=2))]

@@ -58,7 +58,7 @@ def turns_of(sets: list[tuple[Tool, ...]], each: int) -> list[Turn]:
                     user(f"Number {seed}: please call a tool, with whatever arguments."),
                     tools=tools,
                     tool_choice=choice.get(kind) or ToolChoice(kind, parallel=seed % 2 == 0),  # type: ignore[arg-type]
-                    max_tokens=1000 if kind in ("any", "one", "tool") else 40,
+                    max_tokens={"auto": 300, "none": 40}.get(kind, 2000),
                     top_p=1.0,
                     seed=seed,
                 )

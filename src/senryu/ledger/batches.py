@@ -3,12 +3,13 @@ either its one result and its one row of usage, or neither."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Literal
 
-from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +21,17 @@ from senryu.ledger.usage import record
 State = Literal["succeeded", "errored", "canceled", "expired"]
 CHUNK = 1000  # rows that go to the database in one statement
 NO_BYTES = b""
+
+# built once, since they run for every request
+_THIS = and_(
+    batch_requests.c.batch_id == bindparam("this_batch"),
+    batch_requests.c.position == bindparam("this_position"),
+    batch_requests.c.state == "pending",
+)
+_PARAMS = select(batch_requests.c.params).where(_THIS)
+_FINISH = (
+    update(batch_requests).where(_THIS).values(state=bindparam("new_state"), result=bindparam("new_result"), params=NO_BYTES)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,22 @@ class Result:
     result: bytes | None
 
 
+@dataclass(slots=True, eq=False)
+class _Finish:
+    """A result on its way into the database. `kept` None: not there yet; False: there was one before."""
+
+    values: dict[str, object]
+    usage: Sequence[UsageRow]
+    kept: bool | None = None
+
+
 class BatchStore:
     """The batches of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._finishing: list[_Finish] = []
+        self._one_at_a_time = asyncio.Lock()
 
     async def create(self, batch: Batch, requests: Iterable[NewRequest]) -> None:
         """Keep a batch and all of its requests, or nothing."""
@@ -128,21 +151,33 @@ class BatchStore:
 
     async def params(self, id: str, position: int) -> bytes:
         """The parameters of a request that waits."""
-        table = batch_requests.c
         async with self._database.read() as connection:
-            query = select(table.params).where(table.batch_id == id, table.position == position)
-            return bytes((await connection.execute(query)).scalar_one())
+            found = await connection.execute(_PARAMS, {"this_batch": id, "this_position": position})
+            return bytes(found.scalar_one())
 
     async def finish(self, id: str, position: int, state: State, result: bytes | None, usage: Sequence[UsageRow]) -> bool:
-        """Keep the result of a request that waits, and its usage, together. False, and nothing kept, when it has one."""
-        table = batch_requests.c
-        this = and_(table.batch_id == id, table.position == position, table.state == "pending")
+        """Keep the result of a request that waits, and its usage, together. False, and nothing kept, when it has one.
+
+        Results that come while others are written are written together: a disk takes as long for many as for one.
+        """
+        mine = _Finish({"this_batch": id, "this_position": position, "new_state": state, "new_result": result}, usage)
+        self._finishing.append(mine)
+        try:
+            async with self._one_at_a_time:
+                if mine.kept is None:  # nobody has taken it along
+                    await self._finish_all([one for one in self._finishing if one.kept is None])
+        finally:
+            self._finishing.remove(mine)
+        return bool(mine.kept)
+
+    async def _finish_all(self, all: Sequence[_Finish]) -> None:
+        kept = []
         async with self._database.write() as connection:
-            values = {"state": state, "result": result, "params": NO_BYTES}
-            done = await connection.execute(update(batch_requests).where(this).values(values))
-            if done.rowcount:
-                await record(connection, usage)
-            return bool(done.rowcount)
+            for one in all:
+                kept.append(bool((await connection.execute(_FINISH, one.values)).rowcount))
+            await record(connection, [row for one, new in zip(all, kept) if new for row in one.usage])
+        for one, new in zip(all, kept):
+            one.kept = new
 
     async def cancel(self, tenant: str, id: str, at: int) -> Batch | None:
         """Note that a batch is to be canceled, unless it has ended or is being canceled; the batch as it is then."""

@@ -19,6 +19,7 @@ from senryu.errors import SenryuError
 from senryu.ledger.migrations.upgrade import NewerSchema, upgrade
 
 BUSY_SECONDS = 30  # how long SQLite waits for another process that writes
+CONNECTIONS = 24  # that are kept; more than requests of a batch run together by default, for opening one takes long
 
 
 class Database:
@@ -34,7 +35,7 @@ class Database:
         self.where = str(url.database) if self.sqlite else url.render_as_string(hide_password=True)
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.sqlite else {"pool_pre_ping": True}
         try:
-            self._engine = create_async_engine(url, **options)
+            self._engine = create_async_engine(url, pool_size=CONNECTIONS, **options)
         except ModuleNotFoundError as error:
             raise SenryuError("no_psycopg") from error
         if self.sqlite:
@@ -74,7 +75,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that sees one state of an SQLite database, whoever writes meanwhile."""
+        """A connection to read with, whoever writes meanwhile; each statement sees one state of the database."""
         async with self._engine.connect() as connection:
             yield connection
 
@@ -107,6 +108,6 @@ def _set_up(connection: Any, record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """One that will write takes the lock at once: a reader that becomes a writer could find its state outdated and fail."""
-    writes = connection.get_execution_options().get("senryu_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    """Who writes takes the lock at once: a reader that becomes a writer could find its state outdated and fail."""
+    if connection.get_execution_options().get("senryu_writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -30,7 +30,7 @@ class Answer:
         self.stop_reason: StopReason = "end_turn"
         self.stop_sequence: str | None = None
         self.calls = 0
-        self.tool_errors: Counter[Failure] = Counter()
+        self.tool_errors: Counter[str] = Counter()  # by `Failure`
         self._tools = turn.tools
         self._stop_ids = model.tokenizer.eos_ids
         self._decoder = model.tokenizer.decoder()
@@ -128,7 +128,7 @@ class Answer:
                 if delta := self._call.add(part):
                     yield InputDelta(delta)
             case CallStopped(broken):
-                wrong = "InvalidJson" if broken or not self._call else self._call.failure()
+                wrong = "invalid_json" if broken or not self._call else self._call.failure()
                 if wrong:
                     self.tool_errors[wrong] += 1
                 self.calls += 1

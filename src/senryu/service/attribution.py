@@ -24,6 +24,9 @@ Kind = Literal["char_location", "page_location", "content_block_location", "sear
 ENOUGH, STRONG = 0.6, 0.8  # share of a sentence's weight that its passage holds; see tests/service/test_attribution.py
 MANY_UNITS, FEW_UNITS = 4.0, 2.0  # matched content words that go with ENOUGH and with STRONG
 RUN_WORDS, RUN_UNITS = 6, 3.0  # a run of so much is no accident
+RARE = 0.5  # what matched words must weigh on average, of the weight of a word that one sentence alone has
+ORDER = 0.4  # of the pairs of neighbouring words, when so many are neighbours in the source it need not be rare words
+NAME_SENTENCES = 3  # a name or number that stands alone is cited when no more sentences than these have it
 PART_WORDS, PART_UNITS = 3, 2.0  # of several runs that make up a sentence
 GAIN = 0.15  # what a neighbouring sentence must add
 CANDIDATES, ANCHOR_POSITIONS, MOST_CITATIONS = 8, 256, 3
@@ -135,6 +138,7 @@ class Attribution:
         self._holders = pairs % chunks
         self._holder_offsets = np.concatenate([[0], np.cumsum(frequency)])
         self._weights = np.log1p(chunks / np.maximum(frequency, 1))
+        self._rarest = float(np.log1p(chunks))
         self._unknown = float(np.log1p(2 * chunks))
 
     def cite(self, sentence: str) -> tuple[Citation, ...]:
@@ -170,10 +174,12 @@ class Attribution:
         return [(first, last)] if said >= PART_UNITS or sentence or name else []
 
     def _names(self, word: _Word, position: int) -> bool:
-        """Whether a word is a number, or is written as a name within a sentence of the source."""
+        """Whether a word that few sentences have is a number of some digits, or is written as a name within a sentence."""
         chunk = int(self._chunk_of[position])
+        if self._holder_offsets[word.id + 1] - self._holder_offsets[word.id] > NAME_SENTENCES:
+            return False
         if word.text[0].isdigit():
-            return True
+            return len(word.text) > 1
         if position == self._bounds[chunk][0] or not word.text[0].isupper():
             return False
         number, start, end = self._chunks[chunk]
@@ -234,11 +240,15 @@ class Attribution:
         said = sum(word.units for word in matched)
         if not ((share >= ENOUGH and said >= MANY_UNITS) or (share >= STRONG and said >= FEW_UNITS)):
             return 0.0
-        if not self._consistent(words, [(first, last)]):
+        pairs, own = set(pairwise(ids)), [(a.id, b.id) for a, b in pairwise(words)]
+        order = sum(pair in pairs for pair in own) / max(len(own), 1)
+        if not (order >= ORDER or self._telling(matched)) or not self._consistent(words, [(first, last)]):
             return 0.0
-        pairs = set(pairwise(ids))
-        own = [(a.id, b.id) for a, b in pairwise(words)]
-        return share + 0.1 * sum(pair in pairs for pair in own) / max(len(own), 1)
+        return share + 0.1 * order
+
+    def _telling(self, words: Sequence[_Word]) -> bool:
+        """Whether words are rare enough in the sources for their being together to mean something."""
+        return sum(word.weight * word.units for word in words) >= RARE * self._rarest * sum(word.units for word in words)
 
     def _consistent(self, words: Sequence[_Word], spans: Sequence[tuple[int, int]]) -> bool:
         """Whether the chunks have every number of the sentence, and negate when it does and only then."""
@@ -255,18 +265,20 @@ class Attribution:
         """The chunks of a long run of words that stand in a source as they do here, or of the runs that make up most of it."""
         found = sorted(self._common(words), key=lambda run: (-_weigh(words, run), run))
         taken: list[tuple[int, int, int]] = []
+        enough = False
         for start, end, at in found:
             apart = all(end <= other[0] or other[1] <= start for other in taken)
             said = sum(word.units for word in words[start:end])
-            if apart and end - start >= PART_WORDS and said >= PART_UNITS and len(taken) < MOST_CITATIONS:
+            long = end - start >= RUN_WORDS and said >= RUN_UNITS
+            part = end - start >= PART_WORDS and said >= PART_UNITS and self._telling(words[start:end])
+            if apart and (long or part) and len(taken) < MOST_CITATIONS:
                 taken.append((start, end, at))
+                enough = enough or long
         if not taken:
             return []
-        longest = max(taken, key=lambda run: run[1] - run[0])
         share = sum(_weigh(words, run) for run in taken) / sum(word.weight for word in words)
-        long = longest[1] - longest[0] >= RUN_WORDS and sum(word.units for word in words[longest[0] : longest[1]]) >= RUN_UNITS
         spans = [(int(self._chunk_of[at]), int(self._chunk_of[at + end - start - 1])) for start, end, at in sorted(taken)]
-        return spans if (long or share >= STRONG) and self._consistent(words, spans) else []
+        return spans if (enough or share >= STRONG) and self._consistent(words, spans) else []
 
     def _common(self, words: Sequence[_Word]) -> set[tuple[int, int, int]]:
         """(start, end, position) of the longest runs around every content word that is not everywhere."""

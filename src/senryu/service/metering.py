@@ -86,10 +86,5 @@ class Meter:
             total_ms=self._elapsed(),
             tools_offered=len(self._turn.tools),
             tool_calls=self._calls,
-            tool_errors=_tool_errors(self.answer),
+            tool_errors=ToolErrors(**self.answer.tool_errors) if self.answer else ToolErrors(),
         )
-
-
-def _tool_errors(answer: Answer | None) -> ToolErrors:
-    wrong = answer.tool_errors if answer else {}
-    return ToolErrors(wrong.get("InvalidJson", 0), wrong.get("UnknownName", 0), wrong.get("SchemaMismatch", 0))

@@ -9,12 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
 from senryu.errors import SenryuError
-from senryu.types import Block, Chunks, Document, Message, Pages, PlainText, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
+from senryu.types import Block, Document, Message, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 Section = Literal["tools", "system", "messages"]
 ORDER: tuple[Section, ...] = ("tools", "system", "messages")
@@ -74,7 +74,7 @@ def digests(turn: Turn) -> Iterator[tuple[Section, bytes]]:
     state = hashlib.sha256()
 
     def add(value: Any) -> bytes:
-        state.update(json.dumps(_plain(value)).encode() + b"\n")
+        state.update(_to_json(value).encode() + b"\n")
         return state.digest()
 
     cited = any(_cites(block) for message in turn.messages for block in message.content)
@@ -88,8 +88,8 @@ def digests(turn: Turn) -> Iterator[tuple[Section, bytes]]:
 def marked(turn: Turn, mark: str) -> Turn:
     """The turn with `mark`, a number and `mark` at the end of every position that has a text to carry them.
 
-    They stand before white space at the end, which a template may trim; with a tool behind its description, with a call
-    behind its name, from where `ends` goes on.
+    Its documents must be texts already. Marks stand before white space at the end, which a template may trim; with a tool
+    behind its description, with a call behind its name, from where `ends` goes on.
     """
     labels = (f"{mark}{number}{mark}" for number in count())
     tools = tuple(_mark(tool, next(labels)) for tool in turn.tools)
@@ -135,16 +135,14 @@ def _cites(block: Block) -> bool:
     return isinstance(block, Document | SearchResult) and block.citations
 
 
-def _plain(value: Any) -> Any:
-    """`value` for json.dumps, without breakpoints."""
-    if is_dataclass(value):
-        named = {part.name: _plain(getattr(value, part.name)) for part in fields(value) if part.name != "cache"}
-        return [type(value).__name__, named]
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
+def _named(value: Any) -> Any:
+    """What json does not know, without breakpoints."""
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return [type(value).__name__, [getattr(value, name) for name in value.__dataclass_fields__ if name != "cache"]]
+
+
+_to_json = json.JSONEncoder(default=_named).encode
 
 
 def _mark(item: Any, label: str) -> Any:
@@ -153,7 +151,7 @@ def _mark(item: Any, label: str) -> Any:
         case str():
             end = len(item.rstrip())
             return item[:end] + label + item[end:] if end else item
-        case Text() | PlainText():
+        case Text():
             return replace(item, text=_mark(item.text, label))
         case Tool() if item.description.strip():
             return replace(item, description=_mark(item.description, label))
@@ -161,10 +159,6 @@ def _mark(item: Any, label: str) -> Any:
             return replace(item, name=_mark(item.name, label))
         case ToolResult():
             return replace(item, content=_mark(item.content, label))
-        case Document():
-            return replace(item, source=_mark(item.source, label))
-        case Chunks() | Pages() | SearchResult():
-            return replace(item, texts=_mark(item.texts, label))
         case tuple():
             for number in reversed(range(len(item))):
                 if (last := _mark(item[number], label)) != item[number]:

@@ -18,6 +18,7 @@ from senryu.service.tools import call_format
 from senryu.types import Block, Document, Message, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 INLINE_CHARACTERS = 16_384  # a longer prompt is rendered and encoded off the event loop
+BLOCK_CHARACTERS = 32  # a block takes as much time as so many characters
 HUGE_CHARACTERS = 4_000_000  # past any window, hence about to be refused; counting its tokens takes much memory
 
 
@@ -39,6 +40,7 @@ class Prompts:
         """points: see `encode`. Raises SenryuError("template") when the model's template refuses the conversation."""
         size = sum(_size(block) for message in turn.messages for block in message.content)
         size += sum(map(_size, turn.system)) + sum(map(_size, turn.tools))
+        size += BLOCK_CHARACTERS * sum(len(message.content) for message in turn.messages)
         if size <= INLINE_CHARACTERS:
             return encode(model, turn, points)
         async with self._huge if size > HUGE_CHARACTERS else nullcontext():
@@ -60,7 +62,7 @@ def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = No
     if points is None:
         return Prompt(model.tokenizer.encode_rendered(pieces))
     text, mark = "".join(pieces), model.template.unused_character(messages, tools)
-    messages, tools, _ = _inputs(marked(turn, mark), calls)
+    messages, tools, _ = _inputs(marked(plain(turn), mark), calls)
     places = model.template.locate(text, mark, messages, tools=tools, **how)
     ids, tokens = model.tokenizer.locate_rendered(pieces, ends(turn, text, places))
     names = enumerate(zip(digests(turn), tokens, strict=True))

@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator
 from senryu.service.validation import SchemaCheck, Uncheckable
 from senryu.types import Tool
 
-Failure = Literal["InvalidJson", "UnknownName", "SchemaMismatch"]
+Failure = Literal["invalid_json", "unknown_name", "schema_mismatch"]
 
 
 def failure(name: str, arguments: str, tools: Sequence[Tool]) -> Failure | None:
@@ -24,11 +24,11 @@ def failure(name: str, arguments: str, tools: Sequence[Tool]) -> Failure | None:
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError):
-        return "InvalidJson"
+        return "invalid_json"
     schema = next((tool.input_schema for tool in tools if tool.name == name), None)
     if schema is None:
-        return "UnknownName"
+        return "unknown_name"
     try:
-        return "SchemaMismatch" if SchemaCheck(Draft7Validator).mismatch(schema, value) else None
+        return "schema_mismatch" if SchemaCheck(Draft7Validator).mismatch(schema, value) else None
     except (Uncheckable, RecursionError):
         return None
