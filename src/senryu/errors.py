@@ -165,7 +165,6 @@ ERRORS: dict[str, Rule] = {
     "ids_alone": _invalid("ids: cannot be combined with {path}"),
     "bad_page": _invalid("page: this is no cursor of ours. Pass a `next_page` as it came."),
     # batches; the original's own words for these are not known
-    "pattern": _invalid("{path}: String should match pattern '{pattern}'"),
     "too_few": _invalid("{path}: List should have at least 1 item after validation, not 0"),
     "same_custom_id": _invalid("{path}: '{custom_id}' is used by more than one request; each needs a custom_id of its own"),
     "batch_stream": _invalid("stream: answers of a batch cannot be streamed. Remove it and try again."),

@@ -153,6 +153,7 @@ def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: st
         (("run", "path:/nowhere", "Hello"), "/nowhere"),
         (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
         (("serve", "--kv", "bf16"), "int8 or float32"),
+        (("serve", "--profile", "strict"), "faithful or lenient"),
         (("bench", "--kv", "int4"), "int8 or float32"),
     ],
 )

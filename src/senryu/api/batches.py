@@ -181,7 +181,7 @@ def _new_request(item: bytes, path: str) -> NewRequest:
 def _custom_id(value: Any, path: str) -> str:
     custom_id = string(value, path)
     if not CUSTOM_ID.fullmatch(custom_id):
-        raise SenryuError("pattern", path=path, pattern=f"^{CUSTOM_ID.pattern}$")
+        raise SenryuError("not_matching", path=path, pattern=f"^{CUSTOM_ID.pattern}$")
     return custom_id
 
 
