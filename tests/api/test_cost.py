@@ -19,6 +19,8 @@ from serving import END, TOKENIZER, says, scripted_model, serving, serving_with
 HEADERS = {"anthropic-version": "2023-06-01"}
 PRICES = {"input_tokens": 800, "5m": 1000, "1h": 1600, "cache_read_input_tokens": 80, "output_tokens": 4000}
 
+TOOL = {"name": "pick", "input_schema": {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}}
+
 
 def body(text: str = "Hi", **fields: Any) -> dict[str, Any]:
     return {"model": "senryu-nano", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **fields}
@@ -63,12 +65,17 @@ def reply(request: TokenRequest) -> list[int]:
 
 
 def mixed(draw: random.Random) -> dict[str, Any]:
-    """Some are cut by max_tokens; some write a prefix to the cache, or read it, for five minutes or an hour."""
+    """Some are cut by max_tokens; some write a prefix for five minutes or an hour, or read it; some call tools."""
     system: list[dict[str, Any]] = []
     for ttl in draw.choice([[], ["5m"], ["1h"], ["1h", "5m"]]):
         marker = {"type": "ephemeral", "ttl": ttl}
         system.append({"type": "text", "text": draw.choice("xyz") * 2100, "cache_control": marker})
-    return body("a" * draw.randrange(1, 300), max_tokens=draw.randrange(1, 60), system=system)
+    asked = body("a" * draw.randrange(1, 300), max_tokens=draw.randrange(1, 60), system=system)
+    if draw.random() < 0.2:
+        asked |= {"tools": [TOOL], "tool_choice": {"type": draw.choice(["auto", "any", "none"])}}
+    elif draw.random() < 0.2:
+        asked["messages"].append({"role": "assistant", "content": "The answer"})
+    return asked
 
 
 def test_the_ledger_is_what_500_answers_come_to(tmp_path: Path) -> None:
@@ -95,6 +102,8 @@ def test_the_ledger_is_what_500_answers_come_to(tmp_path: Path) -> None:
         assert any(counts(message["usage"])[kind] for message in messages), kind
     with closing(sqlite3.connect(tmp_path / "senryu.db")) as database:
         rows = database.execute("SELECT id, cost_nano, tier FROM requests").fetchall()
+        ((calls,),) = database.execute("SELECT sum(tool_calls) FROM requests")
+    assert calls
     assert {id: cost for id, cost, _ in rows} == expected
     assert sum(tier == "batch" for _, _, tier in rows) == 100
     assert all(isinstance(cost, int) for _, cost, _ in rows)
