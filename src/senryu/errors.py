@@ -132,6 +132,46 @@ ERRORS: dict[str, Rule] = {
         "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    # threads
+    "thread_not_found": Rule(
+        404,
+        "not_found_error",
+        "No usable Thread state was found for `previous_message_id`. "
+        'Replay the full conversation with `thread: {{"type": "create"}}` to start a new Thread.',
+        "thread_not_found",
+    ),
+    "thread_continued": Rule(
+        400,
+        "invalid_request_error",
+        "The response that `previous_message_id` names has already been continued, and each response can be continued only "
+        "once. Continue from the Thread's most recent response `id`.",
+        "thread_already_continued",
+    ),
+    "thread_in_flight": Rule(
+        400,
+        "invalid_request_error",
+        "Another request is still continuing from the same `previous_message_id`. Wait for it to complete and continue from "
+        'its response `id`, or replay the full conversation with `thread: {{"type": "create"}}`.',
+        "thread_continue_in_flight",
+    ),
+    "thread_mismatch": Rule(
+        400,
+        "invalid_request_error",
+        "thread: a field that must stay the same across a Thread's turns differs from the value stored with the Thread; "
+        "differing field(s): {fields}. Send the stored values, or replay the full conversation with "
+        '`thread: {{"type": "create"}}` to change them.',
+        "thread_fingerprint_mismatch",
+    ),
+    "thread_keeps": _invalid(
+        "{field}: the thread keeps what it was created with. Remove it from requests that continue the thread, or replay the "
+        'full conversation with `thread: {{"type": "create"}}` to change it.'
+    ),
+    "thread_unsupported": Rule(
+        400,
+        "invalid_request_error",
+        "thread: {what} have no threads. Send the full conversation without `thread`.",
+        "thread_unsupported_request",
+    ),
     # documents and citations
     "pdf_broken": _invalid(
         "{path}: The PDF specified was not valid: {why}. Check the file, or send its text as a text document."

@@ -167,6 +167,14 @@ class ToolChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Thread:
+    """A conversation that the service keeps for a while. `previous`: the id of the answer whose conversation goes on with this
+    turn's messages; None begins a thread."""
+
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What a caller wants answered, whatever wire shape it came in.
 
@@ -176,6 +184,7 @@ class Turn:
     `output_schema` is a JSON Schema that the text must match.
     `cache` asks for a breakpoint at the last block that can carry one.
     `diagnose` asks why the prompt missed the cache, compared with the message of that id ("" for the first of a conversation).
+    `thread` asks to keep the conversation under the id of the answer; one that goes on brings only the new messages.
     `tenant` keeps caches apart. `deadline` is a time.monotonic() in seconds.
     """
 
@@ -193,6 +202,7 @@ class Turn:
     stop_sequences: tuple[str, ...] = ()
     cache: CacheControl | None = None
     diagnose: str | None = None
+    thread: Thread | None = None
     tenant: str = ""
     priority: Priority = "interactive"
     deadline: float | None = None

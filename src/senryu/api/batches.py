@@ -51,6 +51,8 @@ def messages_shape(registry: Registry, settings: Settings) -> Shape:
             raise SenryuError("batch_stream")
         if not asked.turn.max_tokens:
             raise SenryuError("batch_prewarm")
+        if asked.turn.thread:
+            raise SenryuError("thread_unsupported", what="batches")
         return asked.turn
 
     async def message(turn: Turn, events: AsyncGenerator[Event, None]) -> bytes:

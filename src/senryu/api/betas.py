@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from senryu.errors import SenryuError
 
 STRUCTURED_OUTPUTS = "structured-outputs-2025-11-13"
+MESSAGE_THREADS = "message-threads-2026-08-12"
 FINE_GRAINED_TOOLS = "fine-grained-tool-streaming-2025-05-14"
 SHOWN_NAMES = 8
 

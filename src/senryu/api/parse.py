@@ -11,14 +11,14 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, get_args
 
-from senryu.api.betas import STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
+from senryu.api.betas import MESSAGE_THREADS, STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
 from senryu.api.blocks import Blocks
 from senryu.api.dialect import Dialect
-from senryu.api.fields import SHOWN, Fields, array, boolean, choice, natural, optional, string, unit_range
+from senryu.api.fields import SHOWN, Fields, array, boolean, choice, natural, optional, string, unit_range, wrong_tag
 from senryu.api.toolfields import ToolFields
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
-from senryu.types import Json, Message, Role, Text, ToolChoice, ToolResult, Turn
+from senryu.types import Json, Message, Role, Text, Thread, ToolChoice, ToolResult, Turn
 
 MOST_MESSAGES = 100_000
 FOREIGN_FIELDS = {  # of other models and hosted services -> what each would ask for; null, [] and {} ask for nothing and pass
@@ -75,13 +75,15 @@ class Parser:
         fields = Fields(body)
         model = self._model(fields)
         max_tokens = fields.take("max_tokens", natural)
+        thread = self._thread_of(fields)
         turn = Turn(
             model=model,
             max_tokens=max_tokens,
             stop_sequences=fields.take_or("stop_sequences", _stop_sequences, ()),
             diagnose=fields.take_or("diagnostics", optional(self._diagnostics), None),
+            thread=thread,
             tenant=self.tenant,
-            **self._prompt(fields),
+            **self._prompt(fields, kept_tools=thread is not None and thread.previous is not None),
             **self._sampling(fields),
         )
         stream = fields.take_or("stream", boolean, False)
@@ -106,11 +108,11 @@ class Parser:
         self.dialect.model = self.dialect.canonical(model)
         return model
 
-    def _prompt(self, fields: Fields) -> dict[str, Any]:
-        """All that the model reads: tools, system, messages and the form of the answer."""
+    def _prompt(self, fields: Fields, kept_tools: bool = False) -> dict[str, Any]:
+        """All that the model reads: tools, system, messages and the form of the answer. kept_tools: a thread has them."""
         tools = fields.take_or("tools", optional(self.tool_fields.tools), None) or ()
         choice: ToolChoice | None = fields.take_or("tool_choice", optional(self.tool_fields.choice), None)
-        if choice is not None and not tools:
+        if choice is not None and not tools and not kept_tools:
             raise SenryuError("choice_without_tools")
         none: tuple[Text, ...] = ()
         return {
@@ -121,6 +123,22 @@ class Parser:
             "output_schema": self._output_schema(fields),
             "cache": self.blocks.marker(fields),
         }
+
+    def _thread_of(self, fields: Fields) -> Thread | None:
+        """The lenient profile needs no beta: passing over a thread would lose the conversation."""
+        if self.dialect.lenient or MESSAGE_THREADS in self.dialect.betas:
+            return fields.take_or("thread", optional(self._thread), None)
+        return None
+
+    def _thread(self, value: Any, path: str) -> Thread:
+        thread, previous = Fields(value, path), None
+        kind = thread.take("type", string)
+        if kind == "continue":
+            previous = thread.take("previous_message_id", partial(string, low=1, high=256))
+        elif kind != "create":
+            raise wrong_tag(path, kind, ("create", "continue"))
+        self.dialect.finish(thread)
+        return Thread(previous)
 
     def _output_schema(self, fields: Fields) -> Json | None:
         schema = fields.take_or("output_config", optional(self.tool_fields.output_config), None)

@@ -26,7 +26,7 @@ class Meter:
 
     def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep) -> None:
         self.answer: Answer | None = None
-        self._turn, self._keep = turn, keep
+        self.turn, self._keep = turn, keep  # a thread's becomes the whole conversation
         self._tier: Tier = "batch" if turn.priority == "batch" else "standard"
         self._prices = prices[self._tier]
         self._at, self._clock = clock.now(), time.monotonic()
@@ -74,7 +74,7 @@ class Meter:
         return UsageRow(
             id=started.id,
             at=self._at,
-            tenant=self._turn.tenant,
+            tenant=self.turn.tenant,
             model=started.model,
             tier=self._tier,
             outcome=outcome,
@@ -84,7 +84,7 @@ class Meter:
             input_cost_nano=0 if free else self._prices.input_cost(usage),
             first_token_ms=self._first,
             total_ms=self._elapsed(),
-            tools_offered=len(self._turn.tools),
+            tools_offered=len(self.turn.tools),
             tool_calls=self._calls,
             tool_errors=ToolErrors(**self.answer.tool_errors) if self.answer else ToolErrors(),
         )

@@ -25,6 +25,7 @@ from senryu.service.positions import breakpoints
 from senryu.service.prompt import Prompt, Prompts
 from senryu.service.registry import LoadedModel, Registry, Served
 from senryu.service.rules import check
+from senryu.service.threads import Threads
 from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn
 
@@ -33,7 +34,7 @@ class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
     keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. clock: seconds, for the
-    lifetime of cached prefixes.
+    lifetime of cached prefixes and threads.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Service:
         self.keep = keep
         self.cache = Cache()
         self.diagnosis = Diagnosis()
+        self.threads = Threads(clock)
         self._clock = clock
         self.admission = Admission(settings.max_requests)
         self.prompts = Prompts()
@@ -73,7 +75,16 @@ class Service:
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
         meter = Meter(turn, self.prices, keep or self.keep)
-        return meter.follow(self._run(turn, meter))
+        return meter.follow(self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter))
+
+    async def _run_thread(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
+        """`_run` of the whole conversation, which is kept when it is answered."""
+        with self.threads.joined(turn) as thread:
+            meter.turn = thread.turn
+            async with aclosing(self._run(thread.turn, meter)) as events:
+                async for event in events:
+                    thread.see(event)
+                    yield event
 
     async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
         start = self._clock()
