@@ -40,11 +40,11 @@ from senryu.types import (
     Turn,
     Usage,
 )
-from serving import END, TOKENIZER, idle, says, scripted_model
+from serving import END, SPECIALS, TOKENIZER, idle, says, scripted_model
 
 SETTINGS = Settings(home=Path("unused"))
 TOOL = Tool("clock", {"type": "object", "properties": {}})
-CALL = '<|call|>{"name": "clock", "arguments": {}}'
+CALL = '{"name": "clock", "arguments": {}}'
 CREATE = Thread()
 
 
@@ -112,13 +112,13 @@ def play(model: LoadedModel, scene: Callable[[Service, Time], Coroutine[Any, Any
 
 
 def recorder(*texts: str) -> tuple[LoadedModel, list[TokenRequest]]:
-    """A model that says the texts one after the other, the last one for ever, and the requests that it gets."""
+    """A model that says the texts one after the other, the last one for ever, and the requests that it gets. CALL is a call."""
     asked: list[TokenRequest] = []
 
     def reply(request: TokenRequest) -> list[int]:
         text = texts[min(len(asked), len(texts) - 1)]
         asked.append(request)
-        return [*TOKENIZER.encode(text), END]
+        return [*([SPECIALS.index("<|call|>")] if text == CALL else []), *TOKENIZER.encode(text), END]
 
     return scripted_model(reply), asked
 
@@ -128,7 +128,7 @@ def ids_of(model: LoadedModel, whole: Turn) -> tuple[int, ...]:
 
 
 def test_a_continued_turn_is_that_of_the_whole_conversation() -> None:
-    model, asked = recorder(CALL, "noon", CALL, "noon", "later")
+    model, asked = recorder(CALL, "noon")
     common = {"system": (Text("Be brief."),), "tools": (TOOL,)}
     rows: list[UsageRow] = []
 
@@ -314,13 +314,13 @@ def lost(threads: Threads, id: str) -> bool:
 
 
 def test_the_oldest_threads_go_when_there_is_no_room_and_one_without_room_is_not_kept() -> None:
-    threads = Threads(Time(), most=1000)
+    threads = Threads(Time(), most=1_000_000)
     for id in "abc":
-        answer(threads, turn(user("x")), id, 100)
+        answer(threads, turn(user("x")), id, 100_000)
     assert [lost(threads, id) for id in "abc"] == [True, False, False]
-    answer(threads, turn(user("x")), "large", 251)
+    answer(threads, turn(user("x")), "large", 250_000)
     assert [lost(threads, id) for id in ("b", "c", "large")] == [False, False, True]
-    document = Message("user", (Document(Pdf(b"x" * 1001)),))
+    document = Message("user", (Document(Pdf(b"x" * 1_000_000)),))
     answer(threads, turn(document), "file", 1)
     assert lost(threads, "file")
 
@@ -331,7 +331,7 @@ steps = st.lists(st.tuples(st.sampled_from(["create", "continue", "abort", "wait
 @given(steps)
 def test_an_answer_is_continued_at_most_once_and_never_after_its_time(script: list[tuple[str, int]]) -> None:
     time = Time()
-    threads = Threads(time, most=2000)
+    threads = Threads(time, most=20_000)
     kept: dict[str, float] = {}  # answers that may be there, and when they were kept
     gone: set[str] = set()
     for number, (step, at) in enumerate(script):
@@ -354,5 +354,5 @@ def test_an_answer_is_continued_at_most_once_and_never_after_its_time(script: li
                 del kept[previous]
                 kept[id] = time.now
         waiting = threads._waiting.values()
-        assert threads._held == sum(one.size for one in waiting) <= 2000
+        assert threads._held == sum(one.size for one in waiting) <= 20_000
         assert not threads._running

@@ -20,7 +20,7 @@ from senryu.types import Block, BlockStopped, Document, Event, Finished, Message
 LIFETIME = 300.0  # seconds
 MOST_BYTES = 128 << 20  # of all conversations together, about
 MOST_CONTINUED = 100_000  # answers that are known to be continued already
-TOKEN_BYTES = 4
+TOKEN_BYTES, BLOCK_BYTES, THREAD_BYTES = 4, 512, 4096
 
 Key = tuple[str, str]  # tenant, id of an answer
 
@@ -130,7 +130,7 @@ class ThreadTurn:
                 written = usage.cache_write_5m + usage.cache_write_1h + usage.output_tokens
                 tokens = usage.input_tokens + usage.cache_read + written
                 turn = replace(self.turn, messages=_with_answer(self.turn.messages, self._blocks))
-                size = TOKEN_BYTES * tokens + sum(_unread(message.content) for message in turn.messages)
+                size = THREAD_BYTES + TOKEN_BYTES * tokens + sum(_size(message.content) for message in turn.messages)
                 self._threads.keep(turn, self._answer, size, self._previous)
 
 
@@ -146,15 +146,16 @@ def _plain(block: Block) -> Block:
     return replace(block, cache=None) if block.cache else block
 
 
-def _unread(blocks: Iterable[Block]) -> int:
-    """Bytes that no token of the prompt stands for: files and cited texts."""
+def _size(blocks: Iterable[Block]) -> int:
+    """Bytes beside the tokens: objects, and the files and cited texts that no token of the prompt stands for."""
     size = 0
     for block in blocks:
+        size += BLOCK_BYTES
         match block:
             case Text():
                 size += sum(len(citation.text) for citation in block.citations)
             case ToolResult():
-                size += _unread(block.content)
+                size += _size(block.content)
             case Document(source=Pdf(data)):
                 size += len(data)
     return size
