@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 Role = Literal["user", "assistant"]
 Choice = Literal["auto", "any", "tool", "none"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 Priority = Literal["interactive", "batch"]
 Json = Mapping[str, Any]
 
@@ -183,6 +183,7 @@ class Turn:
     `temperature` 0 is greedy. `top_k` 0 means all tokens. `seed` None draws a fresh one.
     `output_schema` is a JSON Schema that the text must match.
     `cache` asks for a breakpoint at the last block that can carry one.
+    `fills_context`: an answer that reaches the context limit ends there; without it such a turn is refused.
     `diagnose` asks why the prompt missed the cache, compared with the message of that id ("" for the first of a conversation).
     `thread` asks to keep the conversation under the id of the answer; one that goes on brings only the new messages.
     `tenant` keeps caches apart. `deadline` is a time.monotonic() in seconds.
@@ -201,6 +202,7 @@ class Turn:
     seed: int | None = None
     stop_sequences: tuple[str, ...] = ()
     cache: CacheControl | None = None
+    fills_context: bool = False
     diagnose: str | None = None
     thread: Thread | None = None
     tenant: str = ""

@@ -145,6 +145,13 @@ def test_prompts_that_are_too_long(asked: Asked) -> None:
     )
 
 
+def test_an_answer_may_fill_the_context_with_a_beta(asked: Asked) -> None:
+    headers = [("anthropic-beta", "model-context-window-exceeded-2025-08-26")]
+    message = asked.message({**said("x" * 199_990), "max_tokens": 8000}, headers=headers)
+    assert (message["stop_reason"], message["usage"]["output_tokens"]) == ("model_context_window_exceeded", 6)
+    assert asked.message(said("x"), headers=headers)["stop_reason"] == "end_turn"
+
+
 def test_100_001_messages(asked: Asked) -> None:
     assert asked.refusal(body(messages=[USER] * 100_001)) == (
         "messages: List should have at most 100000 items after validation, not 100001"

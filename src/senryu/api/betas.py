@@ -12,6 +12,7 @@ from senryu.errors import SenryuError
 STRUCTURED_OUTPUTS = "structured-outputs-2025-11-13"
 MESSAGE_THREADS = "message-threads-2026-08-12"
 FINE_GRAINED_TOOLS = "fine-grained-tool-streaming-2025-05-14"
+CONTEXT_EXCEEDED = "model-context-window-exceeded-2025-08-26"
 SHOWN_NAMES = 8
 
 _NAMES = """

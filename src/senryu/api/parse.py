@@ -11,7 +11,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, get_args
 
-from senryu.api.betas import MESSAGE_THREADS, STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
+from senryu.api.betas import CONTEXT_EXCEEDED, MESSAGE_THREADS, STRUCTURED_OUTPUTS, refuse_betas, unknown_betas
 from senryu.api.blocks import Blocks
 from senryu.api.dialect import Dialect
 from senryu.api.fields import SHOWN, Fields, array, boolean, choice, natural, optional, string, unit_range, wrong_tag
@@ -80,6 +80,7 @@ class Parser:
             model=model,
             max_tokens=max_tokens,
             stop_sequences=fields.take_or("stop_sequences", _stop_sequences, ()),
+            fills_context=CONTEXT_EXCEEDED in self.dialect.betas,
             diagnose=fields.take_or("diagnostics", optional(self._diagnostics), None),
             thread=thread,
             tenant=self.tenant,

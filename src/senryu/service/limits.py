@@ -24,12 +24,17 @@ class Limits:
         if asked > self.output:
             raise SenryuError("max_tokens_high", asked=asked, cap=self.output, model=model)
 
-    def check_context(self, count: int, asked: int) -> None:
-        """Raises SenryuError when a prompt of `count` tokens leaves no room for `asked` more."""
+    def room(self, count: int, asked: int, cut: bool = False) -> int:
+        """Tokens that the answer to a prompt of `count` may have: `asked`, or with `cut` what is left of the context.
+
+        Raises SenryuError when that is less than `asked`, or nothing.
+        """
         if count > self.context:
             raise SenryuError("prompt_too_long", count=count, context=self.context)
-        if count + asked > self.context:
+        room = min(asked, self.context - count)
+        if room < (1 if cut else asked):
             raise SenryuError("context_exceeded", count=count, asked=asked, context=self.context)
+        return room
 
 
 class Admission:

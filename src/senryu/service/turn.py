@@ -100,8 +100,8 @@ class Service:
             turn = await self.documents.resolve(turn)
             planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
-            model.limits.check_context(len(prompt.ids), max(turn.max_tokens, 1))
-            request = _request(model, turn, prompt, planned)
+            room = model.limits.room(len(prompt.ids), max(turn.max_tokens, 1), turn.fills_context)
+            request = _request(model, turn, prompt, planned, room)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
                 yield started
@@ -127,7 +127,10 @@ class Service:
                 raise SenryuError("deadline") from error
             assert started is not None, "the engine has answered nothing"
             usage = replace(started.usage, output_tokens=answer.output_tokens, reused_tokens=reused)
-            yield Finished(answer.stop_reason if turn.max_tokens else "max_tokens", answer.stop_sequence, usage)
+            reason = answer.stop_reason if turn.max_tokens else "max_tokens"
+            if reason == "max_tokens" and room < turn.max_tokens:
+                reason = "model_context_window_exceeded"
+            yield Finished(reason, answer.stop_sequence, usage)
 
     def _started(self, served: Served, turn: Turn, prompt: Prompt, cached: int, start: float) -> Started:
         """The answer begins. cached: tokens that the engine need not compute, where a breakpoint makes it matter."""
@@ -145,7 +148,8 @@ def _refusal(error: EngineClosed) -> SenryuError:
     return SenryuError("internal" if error.__cause__ else "overloaded")
 
 
-def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> TokenRequest:
+def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan, room: int) -> TokenRequest:
+    """room: the most tokens of the answer."""
     sampling = Sampling(
         temperature=turn.temperature,
         top_p=turn.top_p,
@@ -154,7 +158,7 @@ def _request(model: LoadedModel, turn: Turn, prompt: Prompt, planned: Plan) -> T
     )
     return TokenRequest(
         ids=tuple(prompt.ids),
-        max_tokens=max(turn.max_tokens, 1),
+        max_tokens=room,
         sampling=sampling,
         stop_ids=model.tokenizer.eos_ids,
         salt=turn.tenant.encode(),
