@@ -240,10 +240,14 @@ def cache() -> str:
 def documents() -> str:
     source = {"type": "text", "media_type": "text/plain", "data": "The bridge opened in 1911. It is painted green."}
     document = {"type": "document", "source": source, "title": "Bridge", "citations": {"enabled": True}}
-    question = {"type": "text", "text": "Repeat: The bridge opened in 1911."}
-    asked: list[Any] = [{"role": "user", "content": [document, question]}]
-    message = client().messages.create(model=MODEL, max_tokens=64, messages=asked)
-    cited = [citation for block in message.content if block.type == "text" for citation in block.citations or []]
+    question = {"type": "text", "text": "When did the bridge open?"}
+    begun = {"role": "assistant", "content": "The bridge opened in 1911"}  # a small model writes no such thing by itself
+    asked: list[Any] = [{"role": "user", "content": [document, question]}, begun]
+    cited: list[Any] = []
+    for _ in range(9):  # an answer may also be empty
+        message = client().messages.create(model=MODEL, max_tokens=2, messages=asked)
+        cited += [citation for block in message.content if block.type == "text" for citation in block.citations or []]
+    assert cited, message.content
     for citation in cited:
         assert citation.type == "char_location"
         assert source["data"][citation.start_char_index : citation.end_char_index] == citation.cited_text
