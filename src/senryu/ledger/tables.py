@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+HEAD = "0001"  # the last revision of `migrations/versions/`
 metadata = MetaData()
 
 
