@@ -141,3 +141,10 @@ def test_ids_with_nul_are_unknown_in_any_database(ledger_settings: Settings) -> 
         response = ask(url, body)
         assert response.status_code == 404
         assert response.json()["error"]["message"].startswith("File not found")
+
+
+@pytest.mark.parametrize("sent", ["1_0", "%D9%A3", "1.0", " 1", "9" * 5000, ""])
+def test_a_limit_is_plain_digits(lenient: str, sent: str) -> None:
+    for path in ("/v1/models", "/v1/files", "/v1/messages/batches"):
+        response = httpx.get(f"{lenient}{path}?limit={sent}", headers=VERSION)
+        assert (response.status_code, response.json()["error"]["message"]) == (400, "limit: Input should be a valid integer")
