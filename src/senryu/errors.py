@@ -32,7 +32,8 @@ def _start(wording: str) -> Rule:
 
 
 ERRORS: dict[str, Rule] = {
-    # the body as bytes
+    # the request as bytes
+    "bad_http": _invalid("{why}"),
     "bad_json": _invalid("The request body is not valid JSON: {why}"),
     "body_stalled": Rule(408, "timeout_error", "The request body stopped coming before it was complete"),
     "too_large": Rule(413, "request_too_large", "Request exceeds the maximum size"),

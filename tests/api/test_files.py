@@ -100,6 +100,7 @@ def test_expiry(url: str) -> None:
         ("9" * 100, above),
         ("soon", "expires_in_seconds: Input should be a valid integer"),
         ("", "expires_in_seconds: Input should be a valid integer"),
+        ("3_600", "expires_in_seconds: Input should be a valid integer"),
     ):
         assert message_of(upload(url, expires_in_seconds=sent)) == (400, message)
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from senryu import cli
+from senryu.cli.usage import _narrow
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.clock import DAY, SECOND
@@ -44,6 +45,14 @@ def fill(home: Path, *rows: UsageRow) -> None:
 def test_nothing_was_used_yet(call) -> None:
     assert call().stdout == ""
     assert json.loads(call("--json").stdout) == {"rows": [], "total": None}
+
+
+def test_a_terminal_shows_only_columns_that_say_something() -> None:
+    row = ["2026-11-20", "m", 1, 1000, 0, 0, 40, 0, "0.003236000", "0.242", 1, "0.00", "-", "0.00", "0.00"]
+    assert _narrow([row]) == (
+        ["day", "model", "requests", "input", "read", "cost $", "input $/M", "tool calls"],
+        [["2026-11-20", "m", 1, 1000, 40, "0.003236000", "0.242", 1]],
+    )
 
 
 def test_usage_by_day_and_model(call, tmp_path: Path) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+import senryu.ledger.migrations
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.database import Database
-from senryu.ledger.tables import files, metadata
+from senryu.ledger.tables import HEAD, files, metadata
 
 FILE = {
     "tenant": "",
@@ -138,3 +142,24 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
 @pytest.mark.parametrize("url", ["senryu.db", "mysql://localhost/a", "sqlite:///a.db"])
 def test_other_databases_are_refused(tmp_path: Path, url: str) -> None:
     assert "Write postgresql://USER:PASSWORD@HOST/NAME" in refusal(replace(Settings(home=tmp_path), database=url))
+
+
+def test_the_code_names_the_last_revision() -> None:
+    folder = Path(senryu.ledger.migrations.__path__[0])
+    assert ScriptDirectory(str(folder)).get_current_head() == HEAD
+
+
+def test_a_later_start_waits_for_no_import_that_it_does_not_need(tmp_path: Path) -> None:
+    """Alembic takes a quarter of a second, and pypdf half of that."""
+    script = (
+        "import sys; from pathlib import Path; from senryu.api.app import check_start; from senryu.config import Settings\n"
+        "check_start(Settings(home=Path(sys.argv[1]), port=0)); print(*({'alembic', 'pypdf'} & sys.modules.keys()))"
+    )
+
+    def start() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", script, tmp_path], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert start() == "alembic"
+    assert start() == ""

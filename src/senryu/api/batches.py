@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from senryu.api.betas import read_betas
-from senryu.api.body import decode_json, parse_body, read_body
+from senryu.api.body import BODY_BYTES, decode_json, parse_body, read_body
 from senryu.api.fields import Fields, array, string
 from senryu.api.messages import collect
 from senryu.api.paging import page_json, page_limit
@@ -139,7 +139,8 @@ def result_line(result: Result) -> bytes:
 def new_requests(body: bytes) -> list[NewRequest]:
     """The requests of a body, in order. Raises SenryuError.
 
-    Only one of them is decoded at a time: as Python objects a body of this size would take gigabytes.
+    Only one of them is decoded at a time, and none that is larger than a request may be: as Python objects a body of this
+    size would take gigabytes.
     """
     items = _split(body)
     if not items:
@@ -163,16 +164,23 @@ def _split(body: bytes) -> list[msgspec.Raw]:
         found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])["requests"]
         items = msgspec.json.decode(found, type=list[msgspec.Raw])
     except (ValueError, KeyError, RecursionError) as error:
-        Fields(decode_json(body)).take("requests", array)
+        Fields(_small(body)).take("requests", array)
         raise SenryuError("bad_json", why=error) from error
-    rest = Fields(decode_json(body.replace(bytes(found), b"[]", 1)))
+    rest = Fields(_small(body.replace(bytes(found), b"[]", 1)))
     rest.take("requests", array)
     rest.finish()
     return items
 
 
+def _small(part: bytes) -> Any:
+    """A part of a body, decoded. Raises SenryuError when it is larger than a request by itself may be."""
+    if len(part) > BODY_BYTES:
+        raise SenryuError("too_large")
+    return decode_json(part)
+
+
 def _new_request(item: bytes, path: str) -> NewRequest:
-    fields = Fields(decode_json(item), path)
+    fields = Fields(_small(item), path)
     custom_id = fields.take("custom_id", _custom_id)
     params = fields.take("params", lambda value, path: Fields(value, path).rest())
     fields.finish()

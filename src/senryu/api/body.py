@@ -18,6 +18,7 @@ from senryu.errors import SenryuError
 T = TypeVar("T")
 BODY_BYTES = 32 * 1024 * 1024
 INLINE_BYTES = 128 * 1024  # a longer body is decoded off the event loop
+SLOW = (b"input_examples", b"\\u")  # examples are compared with schemas; an escape may hide the word
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
 
@@ -55,8 +56,8 @@ async def body_chunks(request: Request, stall_timeout: float, most: int) -> Asyn
 
 
 async def parse_body(body: bytes, parse: Callable[[Any], T]) -> T:
-    """Decode `body` and make something of it with `parse`; off the event loop when it is long."""
-    if len(body) <= INLINE_BYTES:
+    """Decode `body` and make something of it with `parse`; off the event loop when that may take long."""
+    if len(body) <= INLINE_BYTES and not any(word in body for word in SLOW):
         return parse(decode_json(body))
     return await asyncio.to_thread(lambda: parse(decode_json(body)))
 

@@ -14,38 +14,49 @@ from senryu.api.fields import SHOWN, Fields
 from senryu.errors import SenryuError
 
 HEADER_CHARACTERS = 1000  # of names in `senryu-ignored`: proxies bound headers
+NAME_CHARACTERS = 250  # of one of them: any path in plain ASCII fits
 
 
 @dataclass(slots=True)
 class Dialect:
-    """`canonical` gives the id by which errors name a model; `ignored` are the paths that were passed over."""
+    """`canonical` gives the id by which errors name a model; `ignored` are the first paths that were passed over, as they
+    stand in a header."""
 
     version: str
     canonical: Callable[[str], str]
     betas: frozenset[str] = frozenset()
     lenient: bool = False
     model: str = ""
-    ignored: list[str] = field(default_factory=list)
+    ignored: dict[str, None] = field(default_factory=dict)
+    _room: int = HEADER_CHARACTERS
 
     def finish(self, fields: Fields) -> None:
         """Deals with the fields that were not taken. Raises SenryuError("extra") in the faithful profile."""
-        if self.lenient:
-            self.ignored += [fields.path(name) for name in fields.rest()]
-        else:
+        if not self.lenient:
             fields.finish()
+        for name in fields.rest():
+            self.ignore(fields.path(name))
 
     def pass_over(self, path: str, error: SenryuError) -> None:
         """Leaves out what stands at `path`. Raises `error` in the faithful profile."""
         if not self.lenient:
             raise error
-        self.ignored.append(path)
+        self.ignore(path)
+
+    def ignore(self, path: str) -> None:
+        """Notes that what stands at `path` was passed over; "..." stands for all that finds no room in the header."""
+        if self._room <= 0:
+            return
+        name = quote(path, safe="!#$&'*+-.:^_`|~/")
+        if len(name) > NAME_CHARACTERS:
+            name = name[:NAME_CHARACTERS] + "..."
+        if name not in self.ignored:
+            self._room -= len(name) + 2
+            self.ignored[name if self._room > 0 else "..."] = None
 
     def headers(self) -> dict[str, str]:
         """The response header that names what was passed over; none where nothing was."""
-        names = ", ".join(quote(path, safe="!#$&'*+-.:^_`|~/") for path in dict.fromkeys(self.ignored))
-        if len(names) > HEADER_CHARACTERS:
-            names = names[: names.rindex(", ", 0, HEADER_CHARACTERS) + 2] + "..."
-        return {"senryu-ignored": names} if names else {}
+        return {"senryu-ignored": ", ".join(self.ignored)} if self.ignored else {}
 
     def without(self, feature: str, value: object, path: str) -> None:
         """A field whose feature is not here: passes when it asks for nothing. `feature` is as in "MCP servers are"."""

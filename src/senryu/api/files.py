@@ -15,7 +15,7 @@ from senryu.api.betas import read_betas
 from senryu.api.body import body_chunks
 from senryu.api.fields import SHOWN
 from senryu.api.form import Part, read_form
-from senryu.api.paging import page_json, page_limit
+from senryu.api.paging import page_json, page_limit, whole
 from senryu.api.wire import api_version, json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
@@ -132,10 +132,7 @@ def _time(time: int) -> str:
 
 def _seconds(sent: bytes) -> int:
     path = "expires_in_seconds"
-    try:
-        seconds = int(sent[:FIELD_BYTES])
-    except ValueError:
-        raise SenryuError("not_integer", path=path) from None
+    seconds = whole(sent.decode("latin-1"), path)
     if seconds < LEAST_SECONDS:
         raise SenryuError("below", path=path, low=LEAST_SECONDS)
     if seconds > MOST_SECONDS:

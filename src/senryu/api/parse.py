@@ -58,9 +58,10 @@ class Parser:
         tenant: str = "",
     ) -> None:
         self.dialect = Dialect(version, canonical, betas, lenient)
-        unknown = unknown_betas(betas)
-        for name in unknown:
-            self.dialect.pass_over(f"anthropic-beta:{name[:SHOWN]}", refuse_betas(unknown))
+        if unknown := unknown_betas(betas):
+            refusal = refuse_betas(unknown)
+            for name in unknown:
+                self.dialect.pass_over(f"anthropic-beta:{name[:SHOWN]}", refusal)
         self.tenant = tenant
         self.blocks = Blocks(self.dialect)
         self.tool_fields = ToolFields(self.dialect, self.blocks)
@@ -168,7 +169,7 @@ class Parser:
             if name in FOREIGN_FIELDS or not self.dialect.lenient:
                 self.dialect.without(what, value, name)
             elif value:
-                self.dialect.ignored.append(name)
+                self.dialect.ignore(name)
 
     def _thinking(self, value: Any, path: str) -> None:
         thinking = Fields(value, path)

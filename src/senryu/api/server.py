@@ -1,5 +1,5 @@
-"""Listening, dropping callers who take nothing, and stopping well: the first SIGTERM lets running answers finish, the second
-ends them with an error event."""
+"""Listening, dropping callers who take nothing or send endless headers, and stopping well: the first SIGTERM lets running
+answers finish, the second ends them with an error event."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from senryu.api.lifetime import Drain
+from senryu.api.wire import encode_json, envelope
 from senryu.config import Settings
 from senryu.errors import SenryuError
+from senryu.service.ids import new_id
+
+HEAD_BYTES = 64 * 1024  # of a request's first line and headers
 
 
 def is_loopback(host: str) -> bool:
@@ -57,6 +62,43 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+class Http(HttpToolsProtocol):
+    """uvicorn's HTTP with an end to headers: its parser collects them in quadratic time, and as many as come."""
+
+    _in_head = False
+    _read = _fields = 0  # bytes of the head that is being read: as they came, and in whole headers
+
+    def data_received(self, data: bytes) -> None:
+        begun = self._in_head
+        super().data_received(data)
+        if begun and self._in_head:
+            self._read += len(data)
+            if self._read > HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("Request headers are too large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._read, self._fields = True, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._fields += len(name) + len(value)
+        if self._fields > HEAD_BYTES:
+            raise ValueError("the parser stops, and uvicorn calls send_400_response")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered in the API's shape, too."""
+        id = new_id("req_")
+        body = encode_json(envelope(SenryuError("bad_http", why=msg), id))
+        head = f"HTTP/1.1 400 Bad Request\r\nrequest-id: {id}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
+
+
 class DrainServer(uvicorn.Server):
     """uvicorn with our own signals: begin the drain, then cut it, then leave at once; and without callers who stall."""
 
@@ -64,7 +106,7 @@ class DrainServer(uvicorn.Server):
         """ready: called with the base URL as soon as requests are accepted."""
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=Http,
             loop="asyncio" if sys.platform == "win32" else "uvloop",
             ws="none",
             lifespan="off",  # entered by ourselves, so that its errors are ours

@@ -34,9 +34,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
             print("\t".join(str(cell) for cell in row))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        *(Column(name, overflow="fold") for name in columns),
+        title=title or None,
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senryu.cli.output import print_json, print_table
+from senryu.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from senryu.ledger.usage import UsageSum
@@ -17,6 +17,7 @@ COLUMNS = (
     "day", "model", "requests", "input", "write 5m", "write 1h", "read", "output", "cost $", "input $/M",
     "tool calls", "wrong %", "InvalidJson %", "UnknownName %", "SchemaMismatch %",
 )  # fmt: skip
+ALWAYS = 3  # columns that a terminal shows even where nothing was used
 
 
 def usage(
@@ -29,15 +30,25 @@ def usage(
 
     "input $/M" is the effective price of a million prompt tokens, reads from the cache and the halves of batches included.
     "tool calls" are requests that offered tools and ended in calls; "wrong %" of them made a call that its tool could not
-    have taken, by three kinds.
+    have taken, by three kinds. A terminal shows only the columns that hold something; a pipe gets all of them.
     """
     import asyncio
+    import sys
 
     rows, total = asyncio.run(_sums(since))
     if json:
         print_json({"rows": [_facts(row) for row in rows], "total": _facts(total) if total else None})
     else:
-        print_table(COLUMNS, [_cells(row) for row in [*rows, *([total] if total and len(rows) > 1 else [])]])
+        if not rows:
+            say("No request was answered in this time.")
+        cells = [_cells(row) for row in [*rows, *([total] if total and len(rows) > 1 else [])]]
+        print_table(*(_narrow(cells) if sys.stdout.isatty() else (COLUMNS, cells)))
+
+
+def _narrow(cells: list[list[object]]) -> tuple[list[str], list[list[object]]]:
+    """Only the columns that say something: all of them are too many for a terminal."""
+    kept = [at for at in range(len(COLUMNS)) if at < ALWAYS or any(row[at] not in (0, "-", "0.00") for row in cells)]
+    return [COLUMNS[at] for at in kept], [[row[at] for at in kept] for row in cells]
 
 
 async def _sums(since: datetime | None) -> tuple[list[UsageSum], UsageSum | None]:

@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from senryu.config import Settings
 from senryu.errors import SenryuError
-from senryu.ledger.migrations.upgrade import NewerSchema, upgrade
+from senryu.ledger.migrations import NewerSchema
+from senryu.ledger.tables import HEAD
 
 BUSY_SECONDS = 30  # how long SQLite waits for another process that writes
 CONNECTIONS = 24  # that are kept; more than requests of a batch run together by default, for opening one takes long
@@ -53,7 +54,7 @@ class Database:
             if self.sqlite:
                 Path(self.where).parent.mkdir(parents=True, exist_ok=True)
             async with self.write() as connection:
-                await connection.run_sync(upgrade)
+                await connection.run_sync(_bring_up_to_date)
         except NewerSchema as error:
             await self.close()
             raise SenryuError("database_newer", where=self.where, revision=error) from error
@@ -96,6 +97,17 @@ def _url(settings: Settings) -> URL:
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise SenryuError("database_unknown", kind=url.drivername, config=settings.home / "config.toml")
     return url.set(drivername="postgresql+psycopg")
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    """Raises NewerSchema. Alembic, which takes a quarter of a second to import, is for schemas that are not ours yet."""
+    if inspect(connection).has_table("alembic_version"):
+        present = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+        if present == [HEAD]:
+            return
+    from senryu.ledger.migrations.upgrade import upgrade
+
+    upgrade(connection)
 
 
 def _set_up(connection: Any, record: object) -> None:

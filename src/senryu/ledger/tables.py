@@ -17,10 +17,23 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 
+HEAD = "0001"  # the last revision of `migrations/versions/`
 metadata = MetaData()
+
+
+class Id(TypeDecorator[str]):
+    """An id that a caller may have made up: PostgreSQL takes no NUL, and no id of ours has one."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        """What is looked up."""
+        return value and value.replace("\0", "\ufffd")
 
 
 def _count(name: str) -> Column[int]:
@@ -59,7 +72,7 @@ requests = Table(  # one row for every turn that was started
 batches = Table(
     "batches",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", Id(64), primary_key=True),
     Column("tenant", String(256), nullable=False),
     Column("dialect", Text, nullable=False),  # how the parameters are to be read
     Column("created_at", BigInteger, nullable=False),
@@ -78,7 +91,7 @@ batches = Table(
 batch_requests = Table(
     "batch_requests",
     metadata,
-    Column("batch_id", String(64), ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("batch_id", Id(64), ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("custom_id", String(64), nullable=False),
     Column("params", LargeBinary, nullable=False),
@@ -92,7 +105,7 @@ batch_requests = Table(
 files = Table(
     "files",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", Id(64), primary_key=True),
     Column("tenant", String(256), nullable=False),
     Column("filename", String(255), nullable=False),
     Column("mime_type", String(255), nullable=False),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, case, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.clock import DAY, as_datetime
@@ -49,9 +49,9 @@ class UsageSum:
 
 async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     """Write rows; one whose id is there already is left as it is."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     values = [_flat(row) for row in rows]
     if values:
+        dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")  # the one that is in use already
         await connection.execute(dialect.insert(requests).on_conflict_do_nothing(index_elements=["id"]), values)
 
 

@@ -26,8 +26,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from pypdf import PdfReader
-
 from senryu.errors import SenryuError
 from senryu.types import (
     Chunks,
@@ -143,6 +141,8 @@ def read_pdf(data: bytes, path: str) -> tuple[str, ...]:
 
     Raises SenryuError, with `path` as the place, when it is broken, encrypted, too long or slow, or holds no text.
     """
+    from pypdf import PdfReader  # here, since most servers never see a PDF, and every start would wait for it
+
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):

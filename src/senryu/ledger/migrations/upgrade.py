@@ -11,11 +11,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
+from senryu.ledger.migrations import NewerSchema
+
 LOCK = 0x53454E52_59550001  # any number of our own: two servers that start together migrate one after the other
-
-
-class NewerSchema(Exception):
-    """The database has a revision that this version does not know; it is the message."""
 
 
 def upgrade(connection: Connection) -> None:
