@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -114,6 +115,8 @@ class Service:
                 raise _refusal(error) from error
             except DeadlineExceeded as error:
                 raise SenryuError("deadline") from error
+            if answer.calls:
+                await asyncio.to_thread(answer.check_calls)
             assert started is not None, "the engine has answered nothing"
             usage = replace(started.usage, output_tokens=answer.output_tokens, reused_tokens=reused)
             yield Finished(answer.stop_reason if turn.max_tokens else "max_tokens", answer.stop_sequence, usage)
