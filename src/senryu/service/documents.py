@@ -175,13 +175,12 @@ def sources(turn: Turn) -> Iterator[tuple[str, Document | SearchResult]]:
     """Every document and search result of the conversation in order, those in tool results too, with where it stands."""
     for number, message in enumerate(turn.messages):
         for index, block in enumerate(message.content):
-            path = f"messages.{number}.content.{index}"
             if isinstance(block, Document | SearchResult):
-                yield path, block
+                yield f"messages.{number}.content.{index}", block
             elif isinstance(block, ToolResult):
                 for inner, part in enumerate(block.content):
                     if isinstance(part, Document | SearchResult):
-                        yield f"{path}.content.{inner}", part
+                        yield f"messages.{number}.content.{index}.content.{inner}", part
 
 
 def plain(turn: Turn) -> Turn:
