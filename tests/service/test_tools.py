@@ -630,3 +630,11 @@ def test_the_ledger_learns_what_was_wrong_with_calls(monkeypatch: pytest.MonkeyP
     assert [(row.tools_offered, row.tool_calls, row.tool_errors) for row in rows] == [(1, 3, ToolErrors(schema_mismatch=2))]
     assert len(threads) == 3
     assert threading.main_thread() not in threads
+
+
+def test_a_grammar_past_the_librarys_limits_is_refused_in_words() -> None:
+    properties = {f"p{number}": {"type": "string"} for number in range(10)}
+    tools = tuple(Tool(f"f{number}", {"type": "object", "properties": properties}) for number in range(1000))
+    with pytest.raises(SenryuError, match="too complex") as caught:
+        events(FAMILIES["nano"].model(), turn(tools=tools))
+    assert "panic" not in caught.value.message
