@@ -40,7 +40,7 @@ ONLY_IN = {  # a heavy library -> the places that may import it
     "matplotlib": ("evals/plot.py",),
     "sqlalchemy": ("ledger/",),
     "alembic": ("ledger/",),
-    "pypdf": ("service/documents.py",),
+    "pypdf": ("service/pdf.py",),
     "jsonschema": ("service/",),
     # peers, in scripts that run in a Python of their own
     "llama_cpp": ("evals/peer_llama_cpp.py",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pydoc_data.topics
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -220,6 +221,23 @@ def test_a_text_is_cut_alike_however_it_arrives(parts: list[str], data: st.DataO
     assert not space.strip()
     assert [sentence.strip() for sentence in found] == [text[start:end] for start, end in sentences(text)]
     assert all(0 < len(sentence.strip()) <= 480 for sentence in found)
+
+
+def test_words_that_repeat_are_compared_once_for_each_alignment() -> None:
+    """They would hold up every other answer for seconds."""
+
+    class Counted(list[int]):
+        looks = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            self.looks += 1
+            return super().__getitem__(at)
+
+    index = plain("foo " * 2_000)
+    words = index._read("foo " * 100 + "bar")
+    index._ids = counted = Counted(index._ids.tolist())  # type: ignore[assignment]
+    assert max(end - start for start, end, _ in index._common(words)) == 100
+    assert counted.looks < 3 * 100 * 400  # alignments of 100 words with 256 positions: fewer than 400
 
 
 @pytest.mark.parametrize(

@@ -333,3 +333,21 @@ def test_the_tenant_and_the_priority_reach_the_engine(ledger_settings: Settings)
 
     asyncio.run(main())
     assert seen == [(b"t", "batch")]
+
+
+def test_an_answer_that_cannot_be_written_down_is_free(ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(turn: Turn, events: Any) -> bytes:
+        await to_message(turn, events)
+        raise ValueError("no such letter")
+
+    monkeypatch.setitem(globals(), "SHAPE", replace(SHAPE, message=broken))
+
+    async def main() -> None:
+        async with server(ledger_settings) as it:
+            batch = await it.batches.create("t", "5", of(b"a"))
+            assert (await it.end(batch.id)).errored == 1
+            async with it.database.read() as connection:
+                rows = (await connection.execute(select(requests.c.outcome, requests.c.cost_nano))).all()
+            assert [tuple(row) for row in rows] == [("failed", 0)]
+
+    asyncio.run(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ from pdfs import locked, pdf
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.service import documents
-from senryu.service.documents import Documents, FileData, document_text, plain, read_pdf
+from senryu.service import pdf as pdf_module
+from senryu.service.documents import Documents, FileData, document_text, plain
+from senryu.service.pdf import Unreadable, extract, read_pdf
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
 from senryu.types import (
@@ -78,7 +79,7 @@ def test_a_turn_without_documents_stays_as_it_is() -> None:
 
 
 def test_a_pdf_that_anyone_may_open_is_read() -> None:
-    assert read_pdf(locked(TWO_PAGES, ""), "here")[1] == "Café on the second."
+    assert read_pdf(locked(TWO_PAGES, ""))[1] == "Café on the second."
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_pdf_that_anyone_may_open_is_read() -> None:
         (b"", "pdf_broken", "not valid"),
         (TWO_PAGES[:200], "pdf_broken", "not valid"),
         (pdf(*[["x"]] * 101), "pdf_pages", "A maximum of 100 PDF pages may be provided. Found 101."),
-        (pdf(["x" * (documents.PAGE_BYTES + 1)]), "pdf_heavy", "draws too much"),
+        (pdf(["x" * (pdf_module.PAGE_BYTES + 1)]), "pdf_heavy", "draws too much"),
     ],
 )
 def test_a_pdf_that_cannot_be_read_says_why(data: bytes, code: str, says: str) -> None:
@@ -101,11 +102,16 @@ def test_a_pdf_that_cannot_be_read_says_why(data: bytes, code: str, says: str) -
 
 
 def test_reading_a_pdf_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "READ_SECONDS", -1.0)
-    with pytest.raises(SenryuError, match="draws too much"):
-        read_pdf(TWO_PAGES, "here")
-    monkeypatch.setattr(documents, "READ_SECONDS", 0.01)
-    monkeypatch.setattr(documents, "read_pdf", lambda data, path: time.sleep(0.2))
+    monkeypatch.setattr(pdf_module, "READ_SECONDS", -1.0)
+    with pytest.raises(Unreadable, match="pdf_heavy"):
+        read_pdf(TWO_PAGES)
+    assert refusal(turn(Document(Pdf(TWO_PAGES)))).code == "pdf_heavy"
+
+
+@pytest.mark.parametrize("how", ["raise MemoryError", "import os; os.abort()"])
+def test_a_pdf_that_ends_its_reader_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
+    (tmp_path / "pypdf.py").write_text(how)
+    monkeypatch.syspath_prepend(tmp_path)
     assert refusal(turn(Document(Pdf(TWO_PAGES)))).code == "pdf_heavy"
 
 
@@ -115,8 +121,8 @@ def test_whatever_a_pdf_holds_it_is_read_or_refused(changes: list[tuple[int, int
     data = bytearray(TWO_PAGES)
     for place, value in changes:
         data[place] = value
-    with contextlib.suppress(SenryuError):  # anything else would be a crash
-        assert "".join(read_pdf(bytes(data), "here")).encode()
+    with contextlib.suppress(Unreadable):  # anything else would be a crash
+        assert "".join(read_pdf(bytes(data))).encode()
 
 
 def test_pages_are_counted_over_the_request() -> None:
@@ -128,7 +134,7 @@ def test_pages_are_counted_over_the_request() -> None:
 
 def test_a_pdf_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr(documents, "read_pdf", lambda data, path: reads.append(path) or read_pdf(data, path))
+    monkeypatch.setattr(documents, "extract", lambda data, path: reads.append(path) or extract(data, path))
     reader, asked = Documents(), turn(Document(Pdf(TWO_PAGES)))
 
     async def twice() -> None:
@@ -149,7 +155,7 @@ def test_files_become_text_or_pages() -> None:
     found = resolved(turn(*blocks, tenant="me"), files)
     assert found[0] == Document(PlainText("plain é"), title="a", file_id="a")
     assert found[1] == Document(PlainText('{"a": 1}\n'), title="b", file_id="b")
-    assert found[2] == Document(Pages(read_pdf(TWO_PAGES, "")), title="c", file_id="c")
+    assert found[2] == Document(Pages(read_pdf(TWO_PAGES)), title="c", file_id="c")
     assert found[3] == found[0]
     assert files.reads == 3
 
@@ -222,5 +228,5 @@ def test_a_document_is_counted_as_the_model_reads_it() -> None:
             await model.engine.close()
 
     block = Document(Pdf(TWO_PAGES))
-    text = document_text(Document(Pages(read_pdf(TWO_PAGES, ""))), 1)
+    text = document_text(Document(Pages(read_pdf(TWO_PAGES))), 1)
     assert asyncio.run(count(turn(block))) == asyncio.run(count(turn(Text(text)))) > 100

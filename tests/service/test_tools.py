@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import aclosing
 from itertools import pairwise
@@ -20,17 +21,20 @@ from test_turn import SETTINGS, assistant, events, finish_of, text_of, turn, unt
 from senryu.engine.interface import TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.ledger.usage import ToolErrors, UsageRow
+from senryu.service import toolcheck
 from senryu.service.answer import Answer
 from senryu.service.prompt import conversation, encode
 from senryu.service.registry import LoadedModel, Registry
-from senryu.service.toolcheck import failure
+from senryu.service.toolcheck import failures
 from senryu.service.tools import Plan
 from senryu.service.turn import Service
+from senryu.service.validation import SchemaCheck
 from senryu.types import (
     BlockStarted,
     BlockStopped,
     Event,
     InputDelta,
+    Json,
     Message,
     Text,
     TextDelta,
@@ -522,6 +526,7 @@ def test_calls_are_what_the_model_wrote() -> None:
         ("now", '{"more": 1}', None),  # the schema does not forbid it
         ("far", '{"a": 1}', None),
         ("odd", "{}", None),
+        ("big", '{"a": ' + "9" * 5000 + "}", None),  # more digits than Python reads
         ("slow", '{"a": "' + "a" * 40 + '!"}', None),
     ],
 )
@@ -530,12 +535,13 @@ def test_what_is_wrong_with_a_call(name: str, arguments: str, wrong: str | None)
     odd = (
         Tool("far", {"properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}),
         Tool("odd", {"type": 5}),
+        Tool("big", {"properties": {"a": {"type": "number"}}}),
         Tool(
             "slow",
             {"properties": {"a": {"pattern": "^(a+)+$"}}, "patternProperties": {"^(a+)+$": {}}, "additionalProperties": {}},
         ),
     )
-    assert failure(name, arguments, (*TOOLS, *odd)) == wrong  # fmt: skip
+    assert failures([(name, arguments)], (*TOOLS, *odd)) == ({wrong: 1} if wrong else {})
 
 
 def answer_of(model: LoadedModel, tools: Sequence[Tool], ids: Sequence[int], cuts: Sequence[int]) -> tuple[Answer, list[Event]]:
@@ -546,6 +552,7 @@ def answer_of(model: LoadedModel, tools: Sequence[Tool], ids: Sequence[int], cut
     for start, end in pairwise(edges):
         if not answer.done:
             seen += answer.push(TokenEvent(tuple(ids[start:end]), finish="stop" if end == len(ids) else None))
+    answer.check_calls()
     return answer, seen
 
 
@@ -597,8 +604,17 @@ def test_finished_calls_are_counted_by_what_is_wrong_with_them() -> None:
     assert answer_of(model, TOOLS, nano.ids(written(nano, CALLS)), [])[0].tool_errors == {}
 
 
-def test_the_ledger_learns_what_was_wrong_with_calls() -> None:
-    """Which a call can be only where its schema had to be relaxed."""
+def test_the_ledger_learns_what_was_wrong_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a call can be only where its schema had to be relaxed. A check of a large schema takes long: it is not done where
+    every other answer would wait for it."""
+    threads: list[threading.Thread] = []
+
+    class Seen(SchemaCheck):
+        def mismatch(self, schema: Json, value: object) -> str:
+            threads.append(threading.current_thread())
+            return super().mismatch(schema, value)
+
+    monkeypatch.setattr(toolcheck, "SchemaCheck", Seen)
     nano = FAMILIES["nano"]
     tool = Tool("odd", {"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}})
     rows: list[UsageRow] = []
@@ -612,3 +628,13 @@ def test_the_ledger_learns_what_was_wrong_with_calls() -> None:
 
     asyncio.run(main())
     assert [(row.tools_offered, row.tool_calls, row.tool_errors) for row in rows] == [(1, 3, ToolErrors(schema_mismatch=2))]
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
+
+
+def test_a_grammar_past_the_librarys_limits_is_refused_in_words() -> None:
+    properties = {f"p{number}": {"type": "string"} for number in range(10)}
+    tools = tuple(Tool(f"f{number}", {"type": "object", "properties": properties}) for number in range(1000))
+    with pytest.raises(SenryuError, match="too complex") as caught:
+        events(FAMILIES["nano"].model(), turn(tools=tools))
+    assert "panic" not in caught.value.message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from senryu.config import Settings
 from senryu.engine.interface import TokenRequest
 from senryu.errors import SenryuError
+from senryu.service import turn as turn_module
 from senryu.service.limits import Limits
 from senryu.service.prompt import conversation, encode
 from senryu.service.registry import LoadedModel, Registry
@@ -246,3 +249,28 @@ def test_a_closed_engine_is_an_overload() -> None:
         assert caught.value.code == "overloaded"
 
     asyncio.run(closed())
+
+
+def test_what_takes_long_for_many_blocks_is_not_done_where_other_answers_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = turn(Message("user", (Text("x"),) * (turn_module.INLINE_BLOCKS + 1)))
+    threads: list[threading.Thread] = []
+
+    def watched(look: Callable[[Turn], object]) -> Callable[[Turn], object]:
+        def seen(asked: Turn) -> object:
+            threads.append(threading.current_thread())
+            return look(asked)
+
+        return seen
+
+    for name in ("check", "breakpoints", "check_citations"):
+        monkeypatch.setattr(turn_module, name, watched(getattr(turn_module, name)))
+
+    async def main() -> None:
+        model = scripted_model(says("Hi"))
+        async for _ in Service(Registry([model]), SETTINGS).run(many):
+            pass
+        await model.engine.close()
+
+    asyncio.run(main())
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads

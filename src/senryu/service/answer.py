@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from senryu.service.calls import ArgumentsPart, CallParser, CallStarted, CallSto
 from senryu.service.ids import new_id
 from senryu.service.registry import LoadedModel
 from senryu.service.stops import StopWatcher
-from senryu.service.toolcheck import Failure, failure
+from senryu.service.toolcheck import failures, read_arguments
 from senryu.service.tools import Plan
 from senryu.types import BlockStarted, BlockStopped, Event, InputDelta, StopReason, Text, TextDelta, Tool, ToolUse, Turn
 
@@ -21,7 +20,7 @@ class Answer:
     """One answer being written: push the engine's events until `done`.
 
     output_tokens: every token counts, the stop id too. stop_reason, stop_sequence: valid once `done`.
-    calls: those that were finished; tool_errors: how many of them are wrong, by what is.
+    calls: those that were finished; tool_errors: how many of them are wrong, by what is, complete after `check_calls`.
     """
 
     def __init__(self, model: LoadedModel, turn: Turn, plan: Plan) -> None:
@@ -31,6 +30,7 @@ class Answer:
         self.stop_sequence: str | None = None
         self.calls = 0
         self.tool_errors: Counter[str] = Counter()  # by `Failure`
+        self._finished: list[tuple[str, str]] = []  # name and arguments of calls that `check_calls` has not seen
         self._tools = turn.tools
         self._stop_ids = model.tokenizer.eos_ids
         self._decoder = model.tokenizer.decoder()
@@ -63,6 +63,11 @@ class Answer:
         if self.done:
             yield from self._close_blocks()
             self.stop_reason = self._reason(event)
+
+    def check_calls(self) -> None:
+        """Compare the finished calls with their schemas. Slow for large ones: for a thread beside asyncio's."""
+        self.tool_errors.update(failures(self._finished, self._tools))
+        self._finished = []
 
     def _reason(self, event: TokenEvent) -> StopReason:
         if self.stop_sequence is not None:
@@ -128,9 +133,10 @@ class Answer:
                 if delta := self._call.add(part):
                     yield InputDelta(delta)
             case CallStopped(broken):
-                wrong = "invalid_json" if broken or not self._call else self._call.failure()
-                if wrong:
-                    self.tool_errors[wrong] += 1
+                if broken or not self._call:
+                    self.tool_errors["invalid_json"] += 1
+                else:
+                    self._finished.append((self._call.name, self._call.written()))
                 self.calls += 1
                 yield from self._close_blocks()
                 self._ends_with_call = not broken
@@ -153,7 +159,6 @@ class _Call:
     def __init__(self, name: str, tools: tuple[Tool, ...]) -> None:
         self.id = new_id("toolu_")
         self.name = name
-        self._tools = tools
         self._eager = any(tool.eager for tool in tools if tool.name == name)
         self._written: list[str] = []
         self._whole = ""  # up to the last key and value that are complete
@@ -180,14 +185,14 @@ class _Call:
     def input(self) -> dict[str, Any]:
         """The keys that are complete, with their values."""
         try:
-            value = json.loads(self._closed(), parse_float=_finite, parse_int=_whole_number)
+            value = read_arguments(self._closed())
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
-    def failure(self) -> Failure | None:
-        """What is wrong with it once it is finished."""
-        return failure(self.name, "".join(self._written), self._tools)
+    def written(self) -> str:
+        """All of its input, once it is finished."""
+        return "".join(self._written)
 
     def _closed(self) -> str:
         return self._whole if self._complete else self._whole + "}" if self._whole else "{}"
@@ -195,12 +200,3 @@ class _Call:
     def _send(self, text: str) -> str:
         new, self._sent = text[self._sent :], max(self._sent, len(text))
         return new
-
-
-def _finite(digits: str) -> float:
-    """JSON knows no infinity, so that 1e999 becomes the largest number there is."""
-    return max(min(float(digits), 1.7976931348623157e308), -1.7976931348623157e308)
-
-
-def _whole_number(digits: str) -> int | float:
-    return int(digits) if len(digits) < 4000 else _finite(digits)  # Python refuses more

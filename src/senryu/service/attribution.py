@@ -283,17 +283,21 @@ class Attribution:
     def _common(self, words: Sequence[_Word]) -> set[tuple[int, int, int]]:
         """(start, end, position) of the longest runs around every content word that is not everywhere."""
         runs: set[tuple[int, int, int]] = set()
+        reached: dict[int, int] = {}  # alignment of words and source -> end of its last run, which holds the anchors before
         ids = [word.id for word in words]
         for anchor, word in enumerate(words):
             if word.id < 0 or not word.units:
                 continue
             for at in self._at(word.id)[:ANCHOR_POSITIONS].tolist():
+                if anchor < reached.get(at - anchor, 0):
+                    continue
                 start, end = anchor, anchor + 1
                 while start > 0 and at - (anchor - start) > 0 and ids[start - 1] == self._ids[at - (anchor - start) - 1]:
                     start -= 1
                 while end < len(ids) and ids[end] == self._ids[at + end - anchor]:
                     end += 1
                 runs.add((start, end, at - (anchor - start)))
+                reached[at - anchor] = end
         return runs
 
     def _slice(self, first: int, last: int) -> str:

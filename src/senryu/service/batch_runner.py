@@ -187,7 +187,8 @@ class BatchRunner:
                     return _Ended("errored", self._shape.error(error), tuple(rows))
             except Exception:
                 logger.exception("request %d of %s failed", request.position, batch.id)
-                return _Ended("errored", self._shape.error(SenryuError("internal")), tuple(rows))
+                free = (replace(row, outcome="failed", cost_nano=0, input_cost_nano=0) for row in rows)
+                return _Ended("errored", self._shape.error(SenryuError("internal")), tuple(free))
             await self._pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         return None

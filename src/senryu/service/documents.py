@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
-import logging
-import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from senryu.errors import SenryuError
+from senryu.service.pdf import MOST_PAGES, extract
 from senryu.types import (
     Chunks,
     Document,
@@ -41,13 +39,8 @@ from senryu.types import (
     Turn,
 )
 
-MOST_PAGES = 100  # of all PDFs of a request
 MOST_BYTES = 32 * 1024 * 1024  # of all its files, as much as a body may hold
-PAGE_BYTES = 4 * 1024 * 1024  # of one page's drawing instructions; text of a page takes some 20 KB
-READ_SECONDS = 60.0  # for one PDF
 KEPT_CHARACTERS = 4_000_000  # of PDFs read before: every turn of a conversation sends them again
-
-logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it repairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,7 @@ class Documents:
 
     def __init__(self, files: FileSource | None = None) -> None:
         self._files = files
-        self._one = asyncio.Semaphore(1)  # reading a PDF is pure Python: two at once only slow each other down
+        self._one = asyncio.Semaphore(1)  # reading a PDF takes a core, which the engine lacks meanwhile
         self._kept: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
 
     async def resolve(self, turn: Turn) -> Turn:
@@ -118,15 +111,9 @@ class Documents:
         """`most`: pages that may still come."""
         if len(data) > MOST_BYTES:
             raise SenryuError("documents_large", path=path, most=MOST_BYTES)
-        key = hashlib.sha256(data).digest()
+        key = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
         async with self._one:
-            texts = self._kept.get(key) or ()
-            if not texts:
-                try:
-                    async with asyncio.timeout(1.5 * READ_SECONDS):  # the thread looks at its clock only between pages
-                        texts = await asyncio.to_thread(read_pdf, data, path)
-                except TimeoutError as error:
-                    raise SenryuError("pdf_heavy", path=path) from error
+            texts = self._kept.get(key) or await extract(data, path)
             self._kept[key] = texts
             self._kept.move_to_end(key)
             while sum(len(text) for kept in self._kept.values() for text in kept) > KEPT_CHARACTERS:
@@ -136,52 +123,16 @@ class Documents:
         return Pages(texts)
 
 
-def read_pdf(data: bytes, path: str) -> tuple[str, ...]:
-    """The text of each page of a PDF. Slow: up to seconds.
-
-    Raises SenryuError, with `path` as the place, when it is broken, encrypted, too long or slow, or holds no text.
-    """
-    from pypdf import PdfReader  # here, since most servers never see a PDF, and every start would wait for it
-
-    try:
-        reader = PdfReader(io.BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise SenryuError("pdf_encrypted", path=path)
-        if len(reader.pages) > MOST_PAGES:
-            raise SenryuError("pdf_pages", path=path, most=MOST_PAGES, count=len(reader.pages))
-        end = time.monotonic() + READ_SECONDS
-        texts = tuple(_page_text(page, path, end) for page in reader.pages)
-    except SenryuError:
-        raise
-    except Exception as error:  # the parser of a format as loose as this one fails in every way
-        encrypted = type(error).__name__ in {"DependencyError", "FileNotDecryptedError"}
-        if encrypted:
-            raise SenryuError("pdf_encrypted", path=path) from error
-        raise SenryuError("pdf_broken", path=path, why=(str(error).strip(". ") or type(error).__name__)[:200]) from error
-    if not any(text.strip() for text in texts):
-        raise SenryuError("pdf_textless", path=path)
-    return texts
-
-
-def _page_text(page: Any, path: str, end: float) -> str:
-    contents = page.get_contents()
-    if time.monotonic() > end or (contents is not None and len(contents.get_data()) > PAGE_BYTES):
-        raise SenryuError("pdf_heavy", path=path)
-    text: str = page.extract_text()
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")  # fonts map to lone surrogates, too
-
-
 def sources(turn: Turn) -> Iterator[tuple[str, Document | SearchResult]]:
     """Every document and search result of the conversation in order, those in tool results too, with where it stands."""
     for number, message in enumerate(turn.messages):
         for index, block in enumerate(message.content):
-            path = f"messages.{number}.content.{index}"
             if isinstance(block, Document | SearchResult):
-                yield path, block
+                yield f"messages.{number}.content.{index}", block
             elif isinstance(block, ToolResult):
                 for inner, part in enumerate(block.content):
                     if isinstance(part, Document | SearchResult):
-                        yield f"{path}.content.{inner}", part
+                        yield f"messages.{number}.content.{index}.content.{inner}", part
 
 
 def plain(turn: Turn) -> Turn:

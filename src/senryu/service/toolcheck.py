@@ -8,8 +8,9 @@ counts as kept too.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from jsonschema import Draft7Validator
 
@@ -17,18 +18,39 @@ from senryu.service.validation import SchemaCheck, Uncheckable
 from senryu.types import Tool
 
 Failure = Literal["invalid_json", "unknown_name", "schema_mismatch"]
+MOST_DIGITS = 4000  # of a whole number; Python refuses a few more
 
 
-def failure(name: str, arguments: str, tools: Sequence[Tool]) -> Failure | None:
+def failures(calls: Iterable[tuple[str, str]], tools: Sequence[Tool]) -> Counter[Failure]:
+    """How many of an answer's finished calls are wrong, by what is. Their check together takes up to a second or two."""
+    check = SchemaCheck(Draft7Validator)
+    return Counter(wrong for name, arguments in calls if (wrong := _failure(name, arguments, tools, check)))
+
+
+def _failure(name: str, arguments: str, tools: Sequence[Tool], check: SchemaCheck) -> Failure | None:
     """What is wrong with a finished call of tool `name` with `arguments` as they were written; None when nothing is."""
     try:
-        value = json.loads(arguments)
+        value = read_arguments(arguments)
     except (ValueError, RecursionError):
         return "invalid_json"
     schema = next((tool.input_schema for tool in tools if tool.name == name), None)
     if schema is None:
         return "unknown_name"
     try:
-        return "schema_mismatch" if SchemaCheck(Draft7Validator).mismatch(schema, value) else None
+        return "schema_mismatch" if check.mismatch(schema, value) else None
     except (Uncheckable, RecursionError):
         return None
+
+
+def read_arguments(text: str) -> Any:
+    """Arguments as values, however large their numbers are. Raises ValueError, RecursionError."""
+    return json.loads(text, parse_float=_finite, parse_int=_whole_number)
+
+
+def _finite(digits: str) -> float:
+    """JSON knows no infinity, so that 1e999 becomes the largest number there is."""
+    return max(min(float(digits), 1.7976931348623157e308), -1.7976931348623157e308)
+
+
+def _whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) < MOST_DIGITS else _finite(digits)

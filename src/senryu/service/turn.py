@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import cast
+from typing import TypeVar, cast
 
 from senryu.config import Settings
 from senryu.engine.interface import Breakpoint, DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
@@ -28,6 +29,9 @@ from senryu.service.rules import check
 from senryu.service.threads import Threads
 from senryu.service.tools import Plan, plan
 from senryu.types import Event, Finished, Started, Turn
+
+T = TypeVar("T")
+INLINE_BLOCKS = 2_000  # so many are looked at in a few milliseconds
 
 
 class Service:
@@ -61,9 +65,9 @@ class Service:
 
         Raises SenryuError for a turn that breaks a rule, an unknown model and a conversation that its template refuses.
         """
-        check(turn)
+        await _beside(turn, check)
         model = self.registry.resolve(turn.model).model
-        check_citations(turn)
+        await _beside(turn, check_citations)
         turn = await self.documents.resolve(turn)
         return len((await self.prompts.encode(model, turn)).ids)
 
@@ -88,15 +92,15 @@ class Service:
 
     async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
         start = self._clock()
-        check(turn)
+        await _beside(turn, check)
         served = self.registry.resolve(turn.model)
         model = served.model
         if closed := model.engine.closed:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
-        points = breakpoints(turn)
+        points = await _beside(turn, breakpoints)
         with self.admission.admit():
-            check_citations(turn)
+            cites = await _beside(turn, check_citations)
             turn = await self.documents.resolve(turn)
             planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
@@ -105,7 +109,7 @@ class Service:
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
                 yield started
-            answer, cited, reused = Answer(model, turn, planned), await citer(turn), 0
+            answer, cited, reused = Answer(model, turn, planned), await citer(turn) if cites else None, 0
             meter.answer = answer
             tokens = model.engine.generate(request)
             try:
@@ -125,6 +129,8 @@ class Service:
                 raise _refusal(error) from error
             except DeadlineExceeded as error:
                 raise SenryuError("deadline") from error
+            if answer.calls:
+                await asyncio.to_thread(answer.check_calls)
             assert started is not None, "the engine has answered nothing"
             usage = replace(started.usage, output_tokens=answer.output_tokens, reused_tokens=reused)
             reason = answer.stop_reason if turn.max_tokens else "max_tokens"
@@ -141,6 +147,12 @@ class Service:
             miss = self.diagnosis.compare(turn.tenant, turn.diagnose, served.id, prompt.positions)
             self.diagnosis.remember(turn.tenant, name, served.id, prompt.positions)
         return Started(name, served.id, replace(usage, output_tokens=min(turn.max_tokens, 1)), miss)  # one is on its way
+
+
+async def _beside(turn: Turn, look: Callable[[Turn], T]) -> T:
+    """What `look` makes of the turn; in a thread when there are many blocks to be looked at."""
+    blocks = sum(len(message.content) for message in turn.messages)
+    return await asyncio.to_thread(look, turn) if blocks > INLINE_BLOCKS else look(turn)
 
 
 def _refusal(error: EngineClosed) -> SenryuError:
