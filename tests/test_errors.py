@@ -26,7 +26,7 @@ TYPES = {
 
 
 def test_codes_used_and_defined_are_the_same() -> None:
-    used = {code for text in SOURCES for code in re.findall(r'SenryuError\(\s*"(\w+)"', text)}
+    used = {code for text in SOURCES for code in re.findall(r'(?:SenryuError|Unreadable)\(\s*"(\w+)"', text)}
     assert used == set(ERRORS)
 
 
