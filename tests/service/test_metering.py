@@ -22,7 +22,7 @@ from senryu.service import usage_writer
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.turn import Service
 from senryu.service.usage_writer import UsageWriter
-from senryu.types import BlockStarted, Finished, Message, Started, Text, TextDelta, Turn, Usage
+from senryu.types import BlockStarted, CacheControl, Finished, Message, Started, Text, TextDelta, Turn, Usage
 from serving import TOKENIZER, says, scripted_model
 
 TURN = Turn("claude-3-5-haiku-latest", (Message("user", (Text("Hi"),)),), 64, tenant="t")
@@ -83,6 +83,14 @@ def test_a_caller_who_leaves_before_the_first_token_pays_nothing() -> None:
     assert row.cost_nano == row.input_cost_nano == 0
     assert row.usage.output_tokens == 0
     assert row.usage.input_tokens > 0
+
+
+def test_a_caller_who_leaves_early_pays_for_a_prefix_that_others_will_read() -> None:
+    marked = Message("user", (Text("x" * 3000, CacheControl()), Text("?")))
+    row = followed(slow(), replace(TURN, messages=(marked,)), until=Started)
+    assert (row.outcome, row.usage.output_tokens) == ("aborted", 0)
+    assert row.usage.cache_write_5m > 2048
+    assert row.cost_nano == row.input_cost_nano == row.usage.cache_write_5m * 1000 + row.usage.input_tokens * 800
 
 
 def test_a_caller_who_leaves_later_pays_for_what_was_made() -> None:

@@ -20,8 +20,8 @@ Keep = Callable[[UsageRow], None]
 class Meter:
     """Follows one turn. Once it has started it leaves one row, at its end, its abort or its failure.
 
-    A turn that fails costs nothing, nor does one that is given up before its first token; one that is given up later costs its
-    prompt and the tokens that were made.
+    A turn that fails costs nothing, nor does one that is given up before its first token and has no cache breakpoint; any other
+    that is given up costs its prompt and the tokens that were made.
     """
 
     def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep) -> None:
@@ -70,7 +70,8 @@ class Meter:
     def _row(self, started: Started, outcome: Outcome) -> UsageRow:
         made = self.answer.output_tokens if self.answer else 0
         usage = self._usage or replace(started.usage, output_tokens=made)
-        free = outcome == "failed" or (outcome == "aborted" and not made)
+        marked = usage.cache_read + usage.cache_write_5m + usage.cache_write_1h  # others will read what this turn wrote
+        free = outcome == "failed" or (outcome == "aborted" and not made and not marked)
         return UsageRow(
             id=started.id,
             at=self._at,
