@@ -16,8 +16,10 @@ from serving import says, scripted_model, serving
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A home of its own with little memory, for the process too."""
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Settings:
+    """A home of its own with little memory, for the process too; kernels are kept between runs."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(request.config.cache.mkdir("kernels"))
     (tmp_path / "config.toml").write_text("kv_cache_gb = 0.2\n")
     monkeypatch.setenv("SENRYU_HOME", str(tmp_path))
     monkeypatch.delenv("SENRYU_API_KEY", raising=False)
