@@ -50,8 +50,14 @@ def sized(client: anthropic.Anthropic, tokens: int) -> str:
     return text
 
 
-def test_sixteen_streams_do_not_wait_for_a_long_prompt(nano: LoadedModel, url: str) -> None:
-    long = sized(anthropic.Anthropic(base_url=url, api_key="any"), 30_000)
+@pytest.fixture
+def sdk(url: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=url, api_key="any") as client:
+        yield client
+
+
+def test_sixteen_streams_do_not_wait_for_a_long_prompt(nano: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
+    long = sized(sdk, 30_000)
     prompts = [long, *(f"Define the noun river, example {i}." for i in range(15))]
 
     async def ask(client: anthropic.AsyncAnthropic, prompt: str) -> tuple[str, int, float]:
@@ -89,17 +95,16 @@ def test_sixteen_streams_do_not_wait_for_a_long_prompt(nano: LoadedModel, url: s
         ),
     ],
 )
-def test_the_window_ends_where_it_says(url: str, tokens: int, answer: int, refusal: str) -> None:
-    client = anthropic.Anthropic(base_url=url, api_key="any")
-    prompt = sized(client, tokens)
+def test_the_window_ends_where_it_says(sdk: anthropic.Anthropic, tokens: int, answer: int, refusal: str) -> None:
+    prompt = sized(sdk, tokens)
     with pytest.raises(anthropic.BadRequestError) as error:
-        client.messages.create(model=MODEL, max_tokens=answer, messages=[{"role": "user", "content": prompt}])
+        sdk.messages.create(model=MODEL, max_tokens=answer, messages=[{"role": "user", "content": prompt}])
     assert error.value.body["error"]["message"] == refusal  # type: ignore[index]
 
 
-def test_hanging_up_during_prefill_frees_the_engine(nano: LoadedModel, url: str) -> None:
+def test_hanging_up_during_prefill_frees_the_engine(nano: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
     """One step at most is computed for a caller who has left; the steps are counted, not the time."""
-    prompt = sized(anthropic.Anthropic(base_url=url, api_key="any"), 60_000)[5:]  # not the pages of the tests above
+    prompt = sized(sdk, 60_000)[5:]  # not the pages of the tests above
 
     async def leave() -> None:
         async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0) as client:

@@ -273,17 +273,19 @@ def test_the_sdk_reads_the_stream_back_to_the_message(served: tuple[str, Script]
         for event in ANSWER
     ]  # fmt: skip
     script.events = [*cited]
-    client = anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, _strict_response_validation=True)
-    asked: Any = {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
-    message = client.messages.create(**asked)
-    with client.messages.stream(**asked) as stream:
-        seen = [event.type for event in stream]
-        final = stream.get_final_message()
-    assert message.content[1].to_dict()["input"] == {"x": 1, "y": "漢"}
-    wanted = message.to_dict()
-    assert [block.to_dict() for block in final.content] == wanted["content"]
-    assert (final.stop_reason, final.usage.output_tokens, final.usage.cache_read_input_tokens) == ("tool_use", 42, 1024)
-    assert {"text", "input_json", "citation"} <= set(seen)
-    client.messages.create(**{**asked, "messages": [*asked["messages"], {"role": "assistant", "content": message.content[:1]}]})
-    returned = script.turns[-1].messages[1].content[0]
-    assert returned == Text("It is green", citations=(citation,))
+    with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, _strict_response_validation=True) as client:
+        asked: Any = {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
+        message = client.messages.create(**asked)
+        with client.messages.stream(**asked) as stream:
+            seen = [event.type for event in stream]
+            final = stream.get_final_message()
+        assert message.content[1].to_dict()["input"] == {"x": 1, "y": "漢"}
+        wanted = message.to_dict()
+        assert [block.to_dict() for block in final.content] == wanted["content"]
+        assert (final.stop_reason, final.usage.output_tokens, final.usage.cache_read_input_tokens) == ("tool_use", 42, 1024)
+        assert {"text", "input_json", "citation"} <= set(seen)
+        client.messages.create(
+            **{**asked, "messages": [*asked["messages"], {"role": "assistant", "content": message.content[:1]}]}
+        )
+        returned = script.turns[-1].messages[1].content[0]
+        assert returned == Text("It is green", citations=(citation,))

@@ -167,9 +167,9 @@ def test_models(asked: Asked) -> None:
 
 
 def test_the_sdk_reads_models_strictly(asked: Asked) -> None:
-    client = anthropic.Anthropic(base_url=asked.url, api_key="k", _strict_response_validation=True)
-    assert {model.id for model in client.models.list(limit=1)} >= {HAIKU, "senryu-nano"}
-    assert client.models.retrieve("claude-3-5-haiku-latest").id == HAIKU
+    with anthropic.Anthropic(base_url=asked.url, api_key="k", _strict_response_validation=True) as client:
+        assert {model.id for model in client.models.list(limit=1)} >= {HAIKU, "senryu-nano"}
+        assert client.models.retrieve("claude-3-5-haiku-latest").id == HAIKU
 
 
 def test_completions_are_not_served(asked: Asked) -> None:

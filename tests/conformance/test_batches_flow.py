@@ -162,12 +162,12 @@ def test_delete(asked: Asked) -> None:
 
 
 def test_the_sdk_reads_results(asked: Asked) -> None:
-    client = anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0)
-    params: Any = {"model": "senryu-nano", "max_tokens": 8, "messages": [USER]}
-    batch = client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
-    for _ in range(3000):
-        if client.messages.batches.retrieve(batch.id).processing_status == "ended":
-            break
-        time.sleep(0.02)
-    (one,) = client.messages.batches.results(batch.id)
-    assert (one.custom_id, one.result.type) == ("a", "succeeded")
+    with anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0) as client:
+        params: Any = {"model": "senryu-nano", "max_tokens": 8, "messages": [USER]}
+        batch = client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
+        for _ in range(3000):
+            if client.messages.batches.retrieve(batch.id).processing_status == "ended":
+                break
+            time.sleep(0.02)
+        (one,) = client.messages.batches.results(batch.id)
+        assert (one.custom_id, one.result.type) == ("a", "succeeded")

@@ -106,13 +106,13 @@ def test_every_answer_has_a_request_id(asked: Asked, value: Any, status: int) ->
 
 
 def test_the_sdk_sees_the_request_id(asked: Asked) -> None:
-    client = anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0)
-    message = client.messages.create(model="senryu-nano", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
-    assert str(message._request_id).startswith("req_")
-    with pytest.raises(anthropic.NotFoundError) as caught:
-        client.messages.create(model="claude-9", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
-    assert str(caught.value.request_id).startswith("req_")
-    assert caught.value.body["error"]["message"] == UNVERIFIED["model"]  # type: ignore[index]
+    with anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0) as client:
+        message = client.messages.create(model="senryu-nano", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
+        assert str(message._request_id).startswith("req_")
+        with pytest.raises(anthropic.NotFoundError) as caught:
+            client.messages.create(model="claude-9", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
+        assert str(caught.value.request_id).startswith("req_")
+        assert caught.value.body["error"]["message"] == UNVERIFIED["model"]  # type: ignore[index]
 
 
 def test_the_native_routes_are_also_under_anthropic(asked: Asked) -> None:

@@ -248,18 +248,18 @@ def test_strict_tools_have_closed_schemas_and_a_limit(model: Asked) -> None:
 
 
 def test_the_sdk_reads_calls(model: Asked) -> None:
-    client = anthropic.Anthropic(base_url=model.url, api_key="k", max_retries=0, _strict_response_validation=True)
-    asked: Any = {
-        "model": "senryu-nano",
-        "max_tokens": 400,
-        "tools": BOTH,
-        "messages": [{"role": "user", "content": "say two"}],
-    }
-    with client.messages.stream(**asked) as stream:
-        snapshots = [event.snapshot for event in stream if event.type == "input_json"]
-        final = stream.get_final_message()
-    assert KYOTO in snapshots
-    assert [block.input for block in final.content if block.type == "tool_use"] == [KYOTO, {"city": "Nara"}]
-    answered = [{"type": "tool_result", "tool_use_id": block.id, "content": "say words"} for block in final.content]  # type: ignore[union-attr]
-    history = [*asked["messages"], {"role": "assistant", "content": final.content}, {"role": "user", "content": answered}]
-    assert client.messages.create(**{**asked, "messages": history}).stop_reason == "end_turn"
+    with anthropic.Anthropic(base_url=model.url, api_key="k", max_retries=0, _strict_response_validation=True) as client:
+        asked: Any = {
+            "model": "senryu-nano",
+            "max_tokens": 400,
+            "tools": BOTH,
+            "messages": [{"role": "user", "content": "say two"}],
+        }
+        with client.messages.stream(**asked) as stream:
+            snapshots = [event.snapshot for event in stream if event.type == "input_json"]
+            final = stream.get_final_message()
+        assert KYOTO in snapshots
+        assert [block.input for block in final.content if block.type == "tool_use"] == [KYOTO, {"city": "Nara"}]
+        answered = [{"type": "tool_result", "tool_use_id": block.id, "content": "say words"} for block in final.content]  # type: ignore[union-attr]
+        history = [*asked["messages"], {"role": "assistant", "content": final.content}, {"role": "user", "content": answered}]
+        assert client.messages.create(**{**asked, "messages": history}).stop_reason == "end_turn"
