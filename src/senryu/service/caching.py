@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from senryu.service.positions import Position
+from senryu.service.rules import HOUR
 from senryu.types import Usage
 
 LOOK_BACK = 20  # positions in which a breakpoint looks for an entry, itself counted
 LEAST_TOKENS = 2_048  # of a prefix; a shorter one is not cached
-HOUR = 3_600
 Key = tuple[str, str, bytes]  # tenant, model, digest
 
 

@@ -14,12 +14,12 @@ from itertools import count
 from typing import Any, Literal
 
 from senryu.errors import SenryuError
+from senryu.service.rules import MOST_BREAKPOINTS
 from senryu.types import Block, Document, Message, SearchResult, Text, Tool, ToolResult, ToolUse, Turn
 
 Section = Literal["tools", "system", "messages"]
 ORDER: tuple[Section, ...] = ("tools", "system", "messages")
 Item = Tool | Block
-MOST_BREAKPOINTS = 4
 _NONCE = re.compile(r"\bcch=[^;\s]*")  # changes with every request of some clients, in the first block of their prompt
 _STRING_END = re.compile(r'(?:\\[nrt]| )*"')
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]')
