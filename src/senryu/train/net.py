@@ -7,12 +7,14 @@ LayerNorm feeding attention and SwiGLU in parallel; interleaved RoPE on sliding 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 QUERY_BLOCK = 256  # queries per attention call: keys outside their window are never touched
+LOSS_ROWS = 1024  # rows of logits at a time: 16 MB in float32 at a vocabulary of 4,096
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,18 @@ def rotary(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Interleaved RoPE: pairs (x0, x1) turn by their angle. x [batch, heads, length, head_dim]."""
-    swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
-    return (x.float() * cos + swapped.float() * sin).to(x.dtype)
+def pair_swap(head_dim: int) -> Tensor:
+    """[head_dim, head_dim]: x @ it turns each pair (x0, x1) into (-x1, x0), exactly.
+
+    A product runs at full speed where reading every second number does not.
+    """
+    return torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]])] * (head_dim // 2))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, swap: Tensor) -> Tensor:
+    """Interleaved RoPE: pairs (x0, x1) turn by their angle. x [batch, length, heads, head_dim]; cos, sin [length, head_dim]."""
+    swapped = x @ swap.to(x.dtype)
+    return (x.float() * cos[:, None] + swapped.float() * sin[:, None]).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, document: Tensor, window: int | None) -> Tensor:
@@ -71,10 +81,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, document: Tensor, window: int | None
     `document` [batch, length] numbers the documents of a row; a query sees keys of its own document only, and with a
     window only keys at distance < window.
     """
-    batch, heads, length, _ = q.shape
-    k, v = (
-        t.expand(batch, heads, length, -1) if t.shape[1] == 1 else t.repeat_interleave(heads // t.shape[1], 1) for t in (k, v)
-    )
+    batch, heads, length, dim = q.shape
+    shared = heads // k.shape[1]  # query heads of one K/V head are rows of one product: a third faster than copies of K and V
+    q = q.view(batch, k.shape[1], shared, length, dim)
     index = torch.arange(length, device=q.device)
     out = []
     for start in range(0, length, QUERY_BLOCK):
@@ -83,11 +92,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, document: Tensor, window: int | None
         distance = index[start:stop, None] - index[None, first:stop]
         allowed = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         mask = allowed & (document[:, start:stop, None] == document[:, None, first:stop])
-        out.append(
-            F.scaled_dot_product_attention(
-                q[:, :, start:stop], k[:, :, first:stop], v[:, :, first:stop], attn_mask=mask[:, None]
-            )
+        rows = F.scaled_dot_product_attention(
+            q[:, :, :, start:stop].flatten(2, 3),
+            k[:, :, first:stop],
+            v[:, :, first:stop],
+            attn_mask=mask.repeat(1, shared, 1)[:, None],
         )
+        out.append(rows.view(batch, heads, stop - start, dim))
     return torch.cat(out, dim=2)
 
 
@@ -104,12 +115,12 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv, bias=False)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, document: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         batch, length, _ = x.shape
-        q, k, v = (p(x).view(batch, length, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (p(x).view(batch, length, -1, self.head_dim) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.window is not None:
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        out = attend(q, k, v, document, self.window)
+            q, k = rotate(q, *turns), rotate(k, *turns)
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), document, self.window)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -135,9 +146,9 @@ class Layer(nn.Module):
         self.self_attn = Attention(config, kind)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, document: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         normed = self.input_layernorm(x)
-        return x + self.self_attn(normed, document, cos, sin) + self.mlp(normed)
+        return x + self.self_attn(normed, document, turns) + self.mlp(normed)
 
 
 class Trunk(nn.Module):
@@ -148,6 +159,53 @@ class Trunk(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, kind) for kind in config.layer_types)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+
+class HeadLoss(torch.autograd.Function):
+    """Cross-entropy and z-loss of a linear head in one pass: LOSS_ROWS rows at a time, gradients together with the losses.
+
+    Logits of a whole batch (8,192 x 4,096 in float32: 134 MB, several times over) cost more than the products.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, z_weight: float, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """states [n, hidden], head [vocab, hidden], targets int64 [n] (below 0: not counted) -> means in nats: total, entropy."""
+        device = states.device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+        weight = head.to(narrow)
+        count = (targets >= 0).sum().clamp(min=1)
+        sums, state_parts, head_gradient = torch.zeros(2, device=states.device), [], torch.zeros_like(head)
+        for rows, wanted in zip(states.split(LOSS_ROWS), targets.split(LOSS_ROWS), strict=True):
+            rows = rows.to(narrow)
+            losses, slope = _head_slope(rows @ weight.T, wanted, z_weight, scale)
+            slope = slope.to(narrow)
+            sums += losses
+            state_parts.append(slope @ weight)
+            head_gradient += slope.T @ rows
+        ctx.save_for_backward(torch.cat(state_parts), head_gradient, count)
+        entropy = sums[0] / count
+        ctx.mark_non_differentiable(entropy)
+        return (sums[0] + z_weight * sums[1]) / count, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        states, head, count = ctx.saved_tensors
+        share = gradients[0] / count
+        return states * share, head * share, None, None, None
+
+
+def _head_slope(logits: Tensor, targets: Tensor, z_weight: float, scale: float) -> tuple[Tensor, Tensor]:
+    """([sum of entropies, sum of log Z squared], derivative of entropy + z_weight log Z^2 by the unscaled logits)."""
+    logits = logits.float() * scale
+    keep = (targets >= 0).float()
+    log_z = torch.logsumexp(logits, dim=-1)
+    picked = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    slope = torch.exp(logits - log_z[:, None]) * (1 + 2 * z_weight * log_z)[:, None]
+    hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    slope = (slope - hit.float()) * (keep * scale)[:, None]
+    return torch.stack((((log_z - picked) * keep).sum(), (log_z.square() * keep).sum())), slope
 
 
 class Net(nn.Module):
@@ -170,12 +228,20 @@ class Net(nn.Module):
                 std = 0.02 if "embed" in name else parameter.shape[1] ** -0.5
                 nn.init.normal_(parameter, std=std, generator=generator)
 
+    @torch.compiler.disable
+    def _turns(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """cos, sin and the pair swap; outside the compiled graph, which would compute every cosine again in every layer."""
+        head_dim, theta = self.config.head_dim, self.config.rope_theta
+        device = self.model.norm.weight.device
+        cos, sin = rotary(length, head_dim, theta)
+        return cos.to(device), sin.to(device), pair_swap(head_dim).to(device)
+
     def hidden(self, tokens: Tensor, document: Tensor) -> Tensor:
         """Final normed states [batch, length, hidden]. tokens, document: int64 [batch, length]."""
-        cos, sin = rotary(tokens.shape[1], self.config.head_dim, self.config.rope_theta)
+        turns = self._turns(tokens.shape[1])
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
-            x = layer(x, document, cos, sin)
+            x = layer(x, document, turns)
         return self.model.norm(x)
 
     def forward(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
@@ -188,11 +254,6 @@ class Net(nn.Module):
 
         z-loss: z_weight * logsumexp(logits)^2 (PaLM, arXiv 2204.02311, section 5) keeps the softmax from drifting.
         """
-        logits = self(tokens, document).float().flatten(0, 1)
-        flat = targets.flatten()
-        log_z = torch.logsumexp(logits, dim=-1)
-        picked = logits.gather(1, flat.clamp(min=0)[:, None])[:, 0]
-        keep = (flat >= 0).float()
-        count = keep.sum().clamp(min=1)
-        entropy = ((log_z - picked) * keep).sum() / count
-        return entropy + z_weight * (log_z.square() * keep).sum() / count, entropy
+        states = self.hidden(tokens, document).flatten(0, 1)
+        head, scale = self.model.embed_tokens.weight, self.config.logit_scale
+        return HeadLoss.apply(states, head, targets.flatten(), z_weight, scale)
