@@ -171,7 +171,7 @@ class HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, head: Tensor, targets: Tensor, z_weight: float, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """states [n, hidden], head [vocab, hidden], targets int64 [n] (below 0: not counted) -> means in nats: total, entropy."""
+        """states [n, hidden], head [vocab, hidden], targets int64 [n] (below 0: left out) -> means in nats: total, entropy."""
         device = states.device.type
         narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
         weight = head.to(narrow)
