@@ -16,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
+from senryu.api.desk import Desk
+from senryu.api.doors import Door
 from senryu.api.edge import Edge
 from senryu.api.files import FileRoutes
 from senryu.api.lifetime import Drain
@@ -37,6 +39,8 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
+DOORS: tuple[Door, ...] = ()  # beside the Claude API, first match first
+
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
     """The ASGI application over the models of `registry`.
@@ -52,7 +56,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
     runner = BatchRunner(service, store, messages_shape(registry, settings), **how)
-    messages = Messages(service, settings, drain)
+    desk = Desk(service, settings, drain)
+    messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
     models = Models(registry)
@@ -97,7 +102,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
         *routes,
     ]
-    edge = Middleware(Edge, api_key=settings.api_key, drain=drain)
+    edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)
     return Starlette(routes=everywhere, middleware=[edge], lifespan=lifespan)
 
 

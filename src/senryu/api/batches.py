@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from senryu.api.betas import read_betas
 from senryu.api.body import BODY_BYTES, decode_json, parse_body, read_body
+from senryu.api.desk import gather
 from senryu.api.fields import Fields, array, string
-from senryu.api.messages import collect
+from senryu.api.messages import message_json
 from senryu.api.paging import page_json, page_limit
 from senryu.api.parse import Parser
 from senryu.api.wire import api_version, encode_json, envelope, json_response
@@ -56,7 +57,7 @@ def messages_shape(registry: Registry, settings: Settings) -> Shape:
         return asked.turn
 
     async def message(turn: Turn, events: AsyncGenerator[Event, None]) -> bytes:
-        answer, _ = await collect(events, tier="batch", diagnose=turn.diagnose is not None)
+        answer = message_json(await gather(events), tier="batch", diagnose=turn.diagnose is not None)
         return encode_json({"type": "succeeded", "message": answer})
 
     def error(wrong: SenryuError) -> bytes:

@@ -1,6 +1,6 @@
 """What happens to every request before and after its route: request id, key, web origins, the error envelope. Pure ASGI.
 
-Every key is a tenant: requests without one share the tenant "".
+Every key is a tenant: requests without one share the tenant "". How a refusal looks is the door's business.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from senryu.api.doors import Door, door_of, sent_key
 from senryu.api.lifetime import CallerGone, Drain
 from senryu.api.server import is_loopback
-from senryu.api.wire import envelope, json_response
 from senryu.errors import SenryuError
 from senryu.service.ids import new_id
 
@@ -25,10 +26,10 @@ OPEN_PATHS = frozenset({"/health"})
 
 
 class Edge:
-    """Wraps the routes."""
+    """Wraps the routes of all doors."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None, drain: Drain) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, api_key: str | None, drain: Drain, doors: Sequence[Door] = ()) -> None:
+        self.app, self.doors = app, doors
         self.key = api_key.encode() if api_key else None
         self.drain = drain
 
@@ -37,9 +38,9 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = new_id("req_")
-        headers = Headers(scope=scope)
-        scope.setdefault("state", {}).update(request_id=request_id, tenant=_tenant(_sent_key(headers)))
-        extra = [(b"request-id", request_id.encode()), *_cors(headers)]
+        headers, door = Headers(scope=scope), door_of(self.doors, scope["path"])
+        scope.setdefault("state", {}).update(request_id=request_id, tenant=tenant_of(sent_key(headers)))
+        extra = [(name.encode(), request_id.encode()) for name in {"request-id", door.id_header}] + _cors(headers)
         started = False
 
         async def send_with(message: Message) -> None:
@@ -54,28 +55,28 @@ class Edge:
             if scope["method"] == "OPTIONS":
                 response: Response = Response(status_code=204)
             else:
-                self._admit(scope, headers)
+                self._admit(scope, headers, door)
                 await self.app(scope, receive, send_with)
                 return
         except CallerGone:
             return
         except SenryuError as error:
-            response = json_response(envelope(error, request_id), error.status)
+            response = door.refusal(error, request_id)
             if error.status == 408:
                 response.headers["connection"] = "close"  # the rest of the body is not worth waiting for
         except Exception:
             logger.exception("%s failed", request_id)
             if started:
                 raise
-            response = json_response(envelope(SenryuError("internal"), request_id), 500)
+            response = door.refusal(SenryuError("internal"), request_id)
         await response(scope, receive, send_with)
 
-    def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Raises SenryuError unless the caller's key is right and the server is not stopping."""
+    def _admit(self, scope: Scope, headers: Headers, door: Door) -> None:
+        """Raises SenryuError unless the caller's key is right, or for the route to check, and the server is not stopping."""
         if scope["path"] in OPEN_PATHS:
             return
-        if self.key is not None:
-            sent = _sent_key(headers)
+        if self.key is not None and not door.signed(headers):
+            sent = sent_key(headers)
             if not sent:
                 raise SenryuError("key_missing")
             if not hmac.compare_digest(sent.encode(), self.key):
@@ -90,15 +91,7 @@ class Edge:
             raise SenryuError("origin", origin=origin[:128])
 
 
-def _sent_key(headers: Headers) -> str:
-    """x-api-key wins over a bearer token."""
-    if key := headers.get("x-api-key"):
-        return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def _tenant(key: str) -> str:
+def tenant_of(key: str) -> str:
     """A name for the caller of this key that does not give the key away; the same after a restart."""
     return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
 

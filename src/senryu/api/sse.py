@@ -1,4 +1,4 @@
-"""Events as server-sent events.
+"""Events as they are streamed: the response that carries them in any wire shape, and the Messages API's server-sent events.
 
 Order of one stream:
 
@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -37,8 +37,8 @@ from senryu.types import (
 
 logger = logging.getLogger("senryu.api")
 PING_SECONDS = 10.0
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
@@ -53,8 +53,24 @@ PING = frame({"type": "ping"})
 MESSAGE_STOP = frame({"type": "message_stop"})
 
 
-class Framer:
-    """The frames of one stream: blocks are numbered as they come. `diagnose`: see `new_message`."""
+class Framer(Protocol):
+    """How one wire shape writes a stream. One for each stream: it may count what it has written."""
+
+    content_type: str
+    keep_alive: bytes  # what may be sent at any time and says nothing; empty where the shape has no such thing
+
+    def frames(self, event: Event) -> bytes:
+        """What one event of a turn becomes; may be empty."""
+
+    def failure(self, error: SenryuError, request_id: str) -> bytes:
+        """The end of a stream whose answer failed midway."""
+
+
+class MessageFramer:
+    """The Messages API's: blocks are numbered as they come. `diagnose`: see `new_message`."""
+
+    content_type = EVENT_STREAM
+    keep_alive = PING
 
     def __init__(self, diagnose: bool = False) -> None:
         self._index = -1
@@ -81,6 +97,10 @@ class Framer:
                 end = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
                 return frame({"type": "message_delta", "delta": end, "usage": usage_of(event.usage)}) + MESSAGE_STOP
 
+    def failure(self, error: SenryuError, request_id: str) -> bytes:
+        """An `error` event."""
+        return frame(envelope(error, request_id))
+
     def _first_delta(self, block: Text | ToolUse) -> bytes:
         """A call's input begins with an empty piece."""
         return self._delta({"type": "input_json_delta", "partial_json": ""}) if isinstance(block, ToolUse) else b""
@@ -102,7 +122,11 @@ class EventStream:
         headers: Mapping[str, str],
     ) -> None:
         self.started, self.events, self.framer, self.drain, self.request_id = started, events, framer, drain, request_id
-        self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in headers.items())]
+        self.headers = [
+            (b"content-type", framer.content_type.encode()),
+            *HEADERS,
+            *((name.encode(), value.encode()) for name, value in headers.items()),
+        ]
         self.last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,23 +138,26 @@ class EventStream:
             except CallerGone:
                 return
             except SenryuError as error:
-                last = frame(envelope(error, self.request_id))
+                last = self.framer.failure(error, self.request_id)
             except Exception:
                 logger.exception("%s failed midway", self.request_id)
-                last = frame(envelope(SenryuError("internal"), self.request_id))
+                last = self.framer.failure(SenryuError("internal"), self.request_id)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _write_all(self, send: Send) -> None:
-        pinger = asyncio.create_task(self._keep_alive(send))
+        pinger = asyncio.create_task(self._keep_alive(send)) if self.framer.keep_alive else None
         try:
             await self._write(send, self.framer.frames(self.started))
             async for event in self.events:
                 await self._write(send, self.framer.frames(event))
         finally:
-            pinger.cancel()
+            if pinger:
+                pinger.cancel()
 
     async def _write(self, send: Send, data: bytes) -> None:
         """Waits while the caller takes nothing, until the server drops it."""
+        if not data:
+            return
         self.last_sent = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -140,4 +167,4 @@ class EventStream:
         while True:
             await asyncio.sleep(PING_SECONDS)
             if loop.time() - self.last_sent >= PING_SECONDS:
-                await self._write(send, PING)
+                await self._write(send, self.framer.keep_alive)

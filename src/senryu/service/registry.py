@@ -34,6 +34,18 @@ Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
 NANO = "senryu-nano"
+ALIASES = dict.fromkeys(  # the names that the model had elsewhere -> the one that it has here
+    (
+        "claude-3-5-haiku-latest",
+        "claude-3-5-haiku",
+        "anthropic.claude-3-5-haiku-20241022-v1:0",
+        "us.anthropic.claude-3-5-haiku-20241022-v1:0",
+        "claude-3-5-haiku@20241022",
+        "anthropic/claude-3.5-haiku",
+        "anthropic/claude-3.5-haiku-20241022",
+    ),
+    HAIKU,
+)
 WEIGHT_BYTES = {"int8": 1.0, "int4": 0.55, "bf16": 2.0, "fp32": 4.0}  # of one parameter in memory, about
 LEAST_CONTEXT = 2_048  # a K/V cache for less than this is no use
 
@@ -80,11 +92,10 @@ class Registry:
         }
         for model in self.models:
             self._served.setdefault(model.name, Served(model.name, model.name, model.created, model))
-        self._aliases = {"claude-3-5-haiku-latest": HAIKU}
 
     def canonical(self, name: str) -> str:
         """The id behind an alias; any other name as it is."""
-        return self._aliases.get(name, name)
+        return ALIASES.get(name, name)
 
     def resolve(self, name: str) -> Served:
         """Raises SenryuError("model_unknown")."""
