@@ -9,7 +9,7 @@ import torch
 from transformers import Cohere2ForCausalLM
 
 from senryu.train.export import export
-from senryu.train.net import Net, NetConfig
+from senryu.train.net import LOSS_ROWS, HeadLoss, Net, NetConfig, pair_swap, rotary, rotate
 
 CONFIG = NetConfig(
     vocab_size=160,
@@ -78,3 +78,35 @@ def test_loss_counts_wanted_targets_only() -> None:
         _, entropy = net.loss(ids, torch.zeros_like(ids), targets, 0.0)
         log_p = net(ids).log_softmax(-1)
     assert entropy.item() == pytest.approx(-(log_p[0, 1, 3] + log_p[0, 4, 7]).item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, LOSS_ROWS, 2 * LOSS_ROWS + 7])
+def test_loss_and_gradients_of_the_head_are_those_of_whole_logits(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    targets = torch.randint(-1, 30, (rows,), generator=generator)
+    states = torch.randn(rows, 8, generator=generator)
+    head = torch.randn(30, 8, generator=generator)
+    results = []
+    for whole in (True, False):
+        a, b = states.clone().requires_grad_(), head.clone().requires_grad_()
+        if whole:
+            logits = (a @ b.T) * 0.5
+            log_z, wanted = torch.logsumexp(logits, -1), targets >= 0
+            entropy = torch.nn.functional.cross_entropy(logits[wanted], targets[wanted])
+            total = entropy + 0.01 * log_z[wanted].square().mean()
+        else:
+            total, entropy = HeadLoss.apply(a, b, targets, 0.01, 0.5)
+        (3 * total).backward()
+        results.append((total.detach(), entropy.detach(), a.grad, b.grad))
+    for exact, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_rotation_turns_pairs_by_their_angles() -> None:
+    x = torch.randn(1, 5, 2, 8, generator=torch.Generator().manual_seed(3))
+    cos, sin = rotary(5, 8, 100.0)
+    turned = rotate(x, cos, sin, pair_swap(8))
+    as_complex = torch.view_as_complex(x.reshape(1, 5, 2, 4, 2))
+    angle = torch.arange(5)[:, None] * 100.0 ** (-torch.arange(0, 8, 2) / 8)
+    exact = torch.view_as_real(as_complex * torch.polar(torch.ones_like(angle), angle)[:, None]).flatten(-2)
+    torch.testing.assert_close(turned, exact, rtol=1e-5, atol=1e-5)

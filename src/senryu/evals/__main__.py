@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, labels, perplexity, readme
+from senryu.evals import agreement, card, labels, perplexity, readme, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -47,8 +47,13 @@ async def _by_engine(settings: Settings, folder: Path, data: Path, limit: int | 
             rows = labels.read_rows(data / "eval" / f"{file}.jsonl.xz", task, limit)
             known = sets.get(name) or sorted({label for _, label in rows})
             results[name] = await labels.accuracy(model, name, rows, known)
+        answers = tasks.Answers(model, settings)
+        done = {
+            "receipts_sroie": await tasks.fields(answers, tasks.sample(data / "eval" / "receipts_sroie.jsonl.xz", limit)),
+            "taskmaster_tm4": await tasks.next_calls(answers, tasks.sample(data / "eval" / "taskmaster_tm4.jsonl.xz", limit)),
+        }
         talks = [await _talk(model, turns) for turns in OPENINGS]
-        return {"labels": results, "dialogues": talks}
+        return {"labels": results, "tasks": done, "dialogues": talks}
     finally:
         await model.engine.close()
 

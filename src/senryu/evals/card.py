@@ -41,6 +41,17 @@ def labels_table(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tasks_text(measured: dict[str, Any]) -> str:
+    """Extraction and calls, in two sentences."""
+    receipts, orders = measured["tasks"]["receipts_sroie"], measured["tasks"]["taskmaster_tm4"]
+    return (
+        f"- Receipts (`receipts_sroie`, {receipts['rows']} rows): F1 {receipts['f1']:.2f} over {receipts['fields']:,} fields.\n"
+        f"- Order dialogues (`taskmaster_tm4`, {orders['dialogues']} of them): of {orders['calls']:,} next calls "
+        f"{100 * orders['name']:.1f} % have the right tool and {100 * orders['exact']:.1f} % the same input too; of "
+        f"{orders['texts']:,} answers in words {100 * orders['text_kept']:.1f} % stay words."
+    )
+
+
 def dialogues(measured: dict[str, Any]) -> str:
     """The sample dialogues as they came out."""
     parts = []
@@ -72,6 +83,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "parameters": f"{pretrain['parameters'] / 1e6:.1f}",
         "bits_table": bits_table(measured),
         "labels_table": labels_table(measured),
+        "tasks": tasks_text(measured),
         "dialogues": dialogues(measured),
         "pretraining": stage_line("Pretraining", pretrain),
         "finetuning": stage_line("Fine-tuning", sft),

@@ -8,6 +8,7 @@ import lzma
 import random
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ async def answer(model: LoadedModel, messages: list[dict[str, Any]], max_tokens:
     return model.tokenizer.decode(tokens)
 
 
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of an .jsonl.xz file."""
+    with lzma.open(path, "rt", encoding="utf8") as lines:
+        yield from map(json.loads, lines)
+
+
 def read_rows(path: Path, task: str, limit: int | None, seed: int = 0) -> list[tuple[str, str]]:
     """(input, label) of a task's rows; with `limit` a seeded sample."""
-    with lzma.open(path, "rt", encoding="utf8") as lines:
-        rows = [(r["input"], r["label"]) for r in map(json.loads, lines) if r["task"] == task]
+    rows = [(r["input"], r["label"]) for r in read_json_lines(path) if r["task"] == task]
     return rows if limit is None or limit >= len(rows) else random.Random(seed).sample(rows, limit)
 
 
