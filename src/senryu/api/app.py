@@ -23,6 +23,7 @@ from senryu.api.files import FileRoutes
 from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
 from senryu.api.models import Models
+from senryu.api.openai.door import OPENAI_DOOR, OpenAI, by_headers
 from senryu.api.server import DrainServer, check_bind, listen
 from senryu.api.wire import json_response
 from senryu.config import Settings
@@ -39,7 +40,7 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = ()  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (OPENAI_DOOR,)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -61,6 +62,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
     models = Models(registry)
+    openai = OpenAI(desk)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -100,6 +102,10 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     everywhere = [
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        Mount("/openai", routes=[*openai.routes(), *openai.model_routes(), Mount("/", nowhere)]),
+        *openai.routes(),
+        Route("/v1/models", by_headers(models.list, openai.models.list), methods=["GET"]),
+        Route("/v1/models/{model_id:path}", by_headers(models.retrieve, openai.models.retrieve), methods=["GET"]),
         *routes,
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)

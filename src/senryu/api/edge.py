@@ -38,7 +38,8 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = new_id("req_")
-        headers, door = Headers(scope=scope), door_of(self.doors, scope["path"])
+        headers = Headers(scope=scope)
+        door = door_of(self.doors, scope["path"], headers)
         scope.setdefault("state", {}).update(request_id=request_id, tenant=tenant_of(sent_key(headers)))
         extra = [(name.encode(), request_id.encode()) for name in {"request-id", door.id_header}] + _cors(headers)
         started = False
@@ -105,6 +106,6 @@ def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", b"*"),
         (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
-        (b"access-control-expose-headers", b"request-id, retry-after, senryu-ignored, senryu-cost-usd"),
+        (b"access-control-expose-headers", b"request-id, x-request-id, retry-after, senryu-ignored, senryu-cost-usd"),
         (b"access-control-max-age", b"3600"),
     ]

@@ -24,7 +24,10 @@ def check(turn: Turn) -> None:
     _check_prewarm(turn)
     _check_tools(turn)
     _check_system(turn.system)
-    _check_messages(turn)
+    if turn.raw is None:
+        _check_messages(turn)
+    elif turn.messages or turn.system or turn.tools or turn.cache or turn.thread:
+        raise ValueError("a raw prompt stands alone")  # no wire shape can ask for that
     _check_calls(turn)
     _check_breakpoints(turn)
 
