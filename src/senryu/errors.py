@@ -89,6 +89,10 @@ ERRORS: dict[str, Rule] = {
     "no_document_urls": _invalid(
         "{path}: this server fetches nothing. Send the document itself, as a source of type 'base64', 'text' or 'content'."
     ),
+    "no_document_files": _invalid(
+        "{path}: uploaded files are not offered at this address. Send the document itself, as a source of type 'base64', "
+        "'text' or 'content', or use the Claude API: POST /v1/messages."
+    ),
     "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
     "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
@@ -256,6 +260,17 @@ ERRORS: dict[str, Rule] = {
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
     "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
+    "publisher_unknown": Rule(404, "not_found_error", "Publisher `{publisher}` is not served here, only `anthropic` is."),
+    "publisher_model": Rule(
+        404,
+        "not_found_error",
+        "Publisher Model `{name}` was not found. Ask for claude-3-5-haiku@20241022, or for an id of GET /v1/models.",
+    ),
+    "no_batch_prediction": Rule(
+        404,
+        "not_found_error",
+        "Batch prediction is not offered at this address. Use the batches of the Claude API: POST /v1/messages/batches.",
+    ),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no {thing} has this id"),
     # the server

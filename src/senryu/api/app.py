@@ -24,6 +24,7 @@ from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
 from senryu.api.models import Models
 from senryu.api.server import DrainServer, check_bind, listen
+from senryu.api.vertex import VERTEX, Vertex
 from senryu.api.wire import json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
@@ -39,7 +40,7 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = ()  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (VERTEX,)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -60,7 +61,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
-    models = Models(registry)
+    models, vertex = Models(registry), Vertex(desk)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -100,6 +101,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     everywhere = [
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        Mount("/vertex", routes=[*vertex.routes(), Mount("/", nowhere)]),
+        *vertex.routes(),
         *routes,
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)

@@ -208,6 +208,8 @@ class Blocks:
         kind, rest = tagged(value, path)
         if kind == "url":
             raise SenryuError("no_document_urls", path=path)
+        if kind == "file" and not self.dialect.files:
+            raise SenryuError("no_document_files", path=path)
         fields = Fields(rest, f"{path}.{kind}"[: len(path) + 16])
         source: PlainText | Chunks | Pdf | FileReference
         inner: Marked = (None, path)

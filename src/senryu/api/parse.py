@@ -44,8 +44,8 @@ class MessagesRequest:
 class Parser:
     """Parses one body; an unknown beta is refused at once.
 
-    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use. After `create` or
-    `count`, `headers` name what the lenient profile passed over.
+    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use; `files`: whether uploaded
+    files can be referred to. After `create` or `count`, `headers` name what the lenient profile passed over.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class Parser:
         betas: frozenset[str] = frozenset(),
         lenient: bool = False,
         tenant: str = "",
+        files: bool = True,
     ) -> None:
-        self.dialect = Dialect(version, canonical, betas, lenient)
+        self.dialect = Dialect(version, canonical, betas, lenient, files)
         if unknown := unknown_betas(betas):
             refusal = refuse_betas(unknown)
             for name in unknown:
