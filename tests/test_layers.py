@@ -41,6 +41,7 @@ ONLY_IN = {  # a heavy library -> the places that may import it
     "sqlalchemy": ("ledger/",),
     "alembic": ("ledger/",),
     "pypdf": ("service/pdf.py",),
+    "cryptography": ("api/devcerts.py",),
     "jsonschema": ("service/",),
     # peers, in scripts that run in a Python of their own
     "llama_cpp": ("evals/peer_llama_cpp.py",),

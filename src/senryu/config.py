@@ -33,6 +33,10 @@ class Settings:
     port: int = 8484
     api_key: str | None = None
     """Callers must send it when set; without one only loopback callers are served."""
+    tls_cert: str = ""
+    """A certificate in PEM, and those between it and its authority: with it and its key the server speaks HTTPS alone."""
+    tls_key: str = ""
+    """The certificate's private key in PEM, without a password."""
     profile: str = "faithful"
     """faithful refuses what Claude 3.5 Haiku refuses; lenient passes over what agents send to any model, and says so."""
     threads: int = 0
@@ -87,6 +91,8 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
     "port": (int, "a whole number"),
     "api_key": (str, "a string"),
+    "tls_cert": (str, "a string"),
+    "tls_key": (str, "a string"),
     "profile": (str, "a string"),
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),

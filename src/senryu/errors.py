@@ -284,6 +284,15 @@ ERRORS: dict[str, Rule] = {
         "Add --api-key KEY (or set SENRYU_API_KEY), or listen on 127.0.0.1."
     ),
     "port_taken": _start("cannot listen on {host}:{port}: {why}. Stop what uses the port, or add --port 0 to take a free one."),
+    "tls_half": _start("{given} is set without {missing}. Add {flag} FILE, or remove {given} to serve plain HTTP."),
+    "tls_unreadable": _start("cannot read {setting} {path}: {why}. Check the path, and that this user may read the file."),
+    "tls_unusable": _start(
+        "cannot use the certificate {cert} with the key {key}: {why}. Give the two files that belong together, or make a pair "
+        "with: senryu certs dev"
+    ),
+    "no_cryptography": _start("making certificates needs a library. Type: pip install 'senryu[certs]'"),
+    "cert_host": _start("--host {host}: a certificate can hold no such name or address. Write it as in box.lan or 10.0.0.1."),
+    "certs_unwritable": _start("cannot write certificates into {folder}: {why}. Correct that, or choose another SENRYU_HOME."),
     "config_unreadable": _start("cannot read {path}: {why}. Correct the file or remove it."),
     "config_key": _start("{path}: unknown setting `{key}`.{hint}"),
     "config_value": _start("{path}: `{key}` should be {wanted}, got {value!r}."),

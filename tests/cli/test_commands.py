@@ -74,6 +74,16 @@ def test_a_number_format_is_chosen_and_kept(call, tmp_path: Path, weights: str) 
     assert not file.exists()
 
 
+def test_development_certificates_are_told_to_a_shell(call, tmp_path: Path) -> None:
+    made = call("certs", "dev", "--host", "box.lan")
+    ca = tmp_path / "certs" / "ca.pem"
+    assert ca.read_text().startswith("-----BEGIN CERTIFICATE-----")
+    names = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    assert made.stdout.splitlines() == [f"export {name}={ca}" for name in names]
+    assert "localhost, 127.0.0.1, ::1, box.lan" in made.stderr
+    assert f"senryu serve --tls-cert {tmp_path}/certs/cert.pem --tls-key {tmp_path}/certs/key.pem" in made.stderr
+
+
 def test_run_prints_the_answer_and_nothing_else(call) -> None:
     first = call("run", "nano", "Hello!", "--max-tokens", "24")
     assert first.exit_code == 0
@@ -154,6 +164,8 @@ def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: st
         (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
         (("serve", "--kv", "bf16"), "int8 or float32"),
         (("serve", "--profile", "strict"), "faithful or lenient"),
+        (("serve", "--tls-cert", "cert.pem"), "--tls-key FILE"),
+        (("certs", "dev", "--host", "two words"), "box.lan"),
         (("bench", "--kv", "int4"), "int8 or float32"),
     ],
 )
