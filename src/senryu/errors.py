@@ -53,6 +53,8 @@ ERRORS: dict[str, Rule] = {
     "too_short": _invalid("{path}: String should have at least {low} character{s}"),
     "too_long": _invalid("{path}: String should have at most {high} characters"),
     "not_matching": _invalid("{path}: String should match pattern '{pattern}'"),
+    "both_given": _invalid("{path}: cannot be given together with {other}. Send one of them."),
+    "bad_arguments": _invalid("{path}: should be a JSON object in a string: {why}"),
     "not_base64": _invalid("{path}: Invalid base64 data"),
     "too_deep": _invalid("{path}: nested more than {deepest} levels deep"),
     "too_many": _invalid("{path}: List should have at most {high} items after validation, not {count}"),
@@ -95,6 +97,10 @@ ERRORS: dict[str, Rule] = {
     ),
     "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
+    "stream_options": _invalid("stream_options: only allowed when stream is true"),
+    "several_prompts": _invalid("{path}: one prompt a request. Send a request for each."),
+    "empty_prompt": _invalid("prompt: at least one token is required"),
+    "token_id": _invalid("prompt: {id} is no token id of this model: they go from 0 to {last}"),
     "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
     "unknown_beta": _invalid(
         "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
@@ -321,12 +327,13 @@ ERRORS: dict[str, Rule] = {
 
 
 class SenryuError(Exception):
-    """A refusal that its reader can act on. `code` is a row of ERRORS; `values` fill its wording."""
+    """A refusal that its reader can act on. `code` is a row of ERRORS; `values` fill its wording, or another wire shape's."""
 
     def __init__(self, code: str, **values: object) -> None:
         rule = ERRORS[code]
         super().__init__(rule.wording.format(**values))
         self.code = code
+        self.values = values
         self.status = rule.status
         self.type = rule.type
         self.detail = rule.detail

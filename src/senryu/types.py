@@ -181,7 +181,10 @@ class Turn:
     `messages` may end with an assistant message: the answer continues it (prefill).
     `max_tokens` 0 reads the prompt into the cache and answers nothing.
     `temperature` 0 is greedy. `top_k` 0 means all tokens. `seed` None draws a fresh one.
-    `output_schema` is a JSON Schema that the text must match.
+    `output_schema` is a JSON Schema that the text must match. `output_strict`: one that cannot be kept to exactly is refused;
+    otherwise it is kept as far as a grammar can.
+    `raw` is a prompt that is read as it stands, without the chat template: a text, or token ids. Then there are no messages,
+    system prompt or tools.
     `cache` asks for a breakpoint at the last block that can carry one.
     `fills_context`: an answer that reaches the context limit ends there; without it such a turn is refused.
     `diagnose` asks why the prompt missed the cache, compared with the message of that id ("" for the first of a conversation).
@@ -196,6 +199,8 @@ class Turn:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     output_schema: Json | None = None
+    output_strict: bool = True
+    raw: str | tuple[int, ...] | None = None
     temperature: float = 1.0
     top_p: float = 0.99
     top_k: int = 0

@@ -23,6 +23,7 @@ from senryu.api.files import FileRoutes
 from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
 from senryu.api.models import Models
+from senryu.api.openai.door import OPENAI_DOOR, OpenAI, by_headers
 from senryu.api.server import DrainServer, check_bind, listen
 from senryu.api.vertex import VERTEX, Vertex
 from senryu.api.wire import json_response
@@ -40,7 +41,7 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = (VERTEX,)  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (VERTEX, OPENAI_DOOR)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -61,7 +62,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
-    models, vertex = Models(registry), Vertex(desk)
+    models = Models(registry)
+    vertex, openai = Vertex(desk), OpenAI(desk)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -103,6 +105,10 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
         Mount("/vertex", routes=[*vertex.routes(), Mount("/", nowhere)]),
         *vertex.routes(),
+        Mount("/openai", routes=[*openai.routes(), *openai.model_routes(), Mount("/", nowhere)]),
+        *openai.routes(),
+        Route("/v1/models", by_headers(models.list, openai.models.list), methods=["GET"]),
+        Route("/v1/models/{model_id:path}", by_headers(models.retrieve, openai.models.retrieve), methods=["GET"]),
         *routes,
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)

@@ -12,6 +12,11 @@ from senryu.api.wire import envelope, json_response
 from senryu.errors import SenryuError
 
 
+def speaks_claude(headers: Headers) -> bool:
+    """Whether the caller is a client of the Claude API, at an address that others use too."""
+    return "anthropic-version" in headers or "x-api-key" in headers
+
+
 def sent_key(headers: Headers) -> str:
     """The caller's key, "" without one; x-api-key wins over a bearer token."""
     if key := headers.get("x-api-key"):
@@ -24,9 +29,10 @@ def sent_key(headers: Headers) -> str:
 class Door:
     """One wire shape at the border.
 
-    owns: whether a path is its own. refusal: an error as its clients expect it; takes the request's id. id_header: where they
-    look for that id. signed: whether these headers carry a credential that only the whole request proves: then its routes
-    check it, and set `request.state.tenant`.
+    owns: whether a path is its own. shares: whether a path that others use too is asked in its shape, by the headers.
+    refusal: an error as its clients expect it; takes the request's id. id_header: where they look for that id.
+    signed: whether these headers carry a credential that only the whole request proves: then its routes check it, and set
+    `request.state.tenant`.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Door:
     refusal: Callable[[SenryuError, str], Response]
     id_header: str = "request-id"
     signed: Callable[[Headers], bool] = lambda headers: False
+    shares: Callable[[str, Headers], bool] = lambda path, headers: False
 
 
 def _refusal(error: SenryuError, request_id: str) -> Response:
@@ -43,6 +50,6 @@ def _refusal(error: SenryuError, request_id: str) -> Response:
 MESSAGES = Door("messages", lambda path: True, _refusal)  # the Claude API: every address that is nobody else's
 
 
-def door_of(doors: Sequence[Door], path: str) -> Door:
-    """The first door that owns the path; MESSAGES where there is none."""
-    return next((door for door in doors if door.owns(path)), MESSAGES)
+def door_of(doors: Sequence[Door], path: str, headers: Headers) -> Door:
+    """The first door that owns the path, or shares it with this caller; MESSAGES where there is none."""
+    return next((door for door in doors if door.owns(path) or door.shares(path, headers)), MESSAGES)

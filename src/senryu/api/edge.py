@@ -38,7 +38,8 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = new_id("req_")
-        headers, door = Headers(scope=scope), door_of(self.doors, scope["path"])
+        headers = Headers(scope=scope)
+        door = door_of(self.doors, scope["path"], headers)
         scope.setdefault("state", {}).update(request_id=request_id, tenant=tenant_of(sent_key(headers)))
         extra = [(name.encode(), request_id.encode()) for name in {"request-id", door.id_header}] + _cors(headers)
         started = False

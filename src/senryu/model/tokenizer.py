@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ class Tokenizer:
 
     special_tokens: text -> id of every special token; special_ids: their ids; eos_ids: the ids that end an answer.
     added_tokens: text -> id of those and of the tokens that stand beside them but are text all the same.
+    text_start: the ids that the model expects before every text that no template wrote, often <s>; most families have none.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
         """Raises ModelError when the way of its tokens back to text is one that we cannot stream."""
         backend.no_truncation()
         backend.no_padding()
+        self.text_start = _text_start(json.loads(backend.to_str())["post_processor"])
         backend.post_processor = None  # adds special tokens, which a template writes itself; and makes places of tokens smaller
         self._backend = backend
         self._to_bytes = _ByteRule.of(json.loads(backend.to_str())["decoder"])
@@ -84,9 +87,9 @@ class Tokenizer:
                 yield self._continuation, head
             yield self._backend, piece
 
-    def decoder(self) -> StreamDecoder:
-        """A decoder for one stream of ids."""
-        return StreamDecoder(self, self._to_bytes)
+    def decoder(self, continues: bool = False) -> StreamDecoder:
+        """A decoder for one stream of ids. continues: they go on in the middle of a text, so that no space is left out."""
+        return StreamDecoder(self, self._to_bytes, continues)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids. Special tokens and ids outside the vocabulary have none; bytes that are not UTF-8 become U+FFFD."""
@@ -124,11 +127,11 @@ class Tokenizer:
 class StreamDecoder:
     """Turns a stream of ids into text, whole characters only; all pushed text and the flush add up to `Tokenizer.decode`."""
 
-    def __init__(self, tokenizer: Tokenizer, rule: _ByteRule) -> None:
+    def __init__(self, tokenizer: Tokenizer, rule: _ByteRule, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._unspaced_token = rule.unspace_first_token
-        self._strip = rule.strip_start
+        self._unspaced_token = rule.unspace_first_token and not continues
+        self._strip = 0 if continues else rule.strip_start
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete. The bytes of an unfinished character wait for the next push."""
@@ -182,6 +185,15 @@ def named_tokens(path: Path) -> dict[str, str]:
 def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:
     # the batch call keeps no offsets into the text, which halves the time of a long prompt
     return backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+
+def _text_start(processor: dict[str, Any] | None) -> tuple[int, ...]:
+    """The special tokens that a tokenizer.json's "post_processor" writes before a text."""
+    for step in (processor or {}).get("processors", [processor or {}]):
+        if step.get("type") == "TemplateProcessing":
+            start = takewhile(lambda piece: "SpecialToken" in piece, step["single"])
+            return tuple(id for piece in start for id in step["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
+    return ()
 
 
 def _read_eos_ids(path: Path, backend: tokenizers.Tokenizer) -> set[int]:

@@ -33,7 +33,7 @@ class Answer:
         self._finished: list[tuple[str, str]] = []  # name and arguments of calls that `check_calls` has not seen
         self._tools = turn.tools
         self._stop_ids = model.tokenizer.eos_ids
-        self._decoder = model.tokenizer.decoder()
+        self._decoder = model.tokenizer.decoder(continues=turn.raw is not None)
         self._watcher = StopWatcher(turn.stop_sequences)
         self._texts: list[str] = []  # of the text block that is open
         self._call: _Call | None = None  # the call that is open

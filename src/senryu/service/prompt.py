@@ -40,6 +40,7 @@ class Prompts:
         """points: see `encode`. Raises SenryuError("template") when the model's template refuses the conversation."""
         size = sum(_size(block) for message in turn.messages for block in message.content)
         size += sum(map(_size, turn.system)) + sum(map(_size, turn.tools))
+        size += 0 if turn.raw is None else len(turn.raw)
         size += BLOCK_CHARACTERS * sum(len(message.content) for message in turn.messages)
         if size <= INLINE_CHARACTERS:
             return encode(model, turn, points)
@@ -48,11 +49,13 @@ class Prompts:
 
 
 def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = None) -> Prompt:
-    """Render the conversation with the model's chat template and encode it.
+    """Render the conversation with the model's chat template and encode it; a raw prompt is only encoded.
 
     points: the turn's `breakpoints`, to get the prompt's positions too; the ids are the same with and without.
     Raises SenryuError("template") when the template refuses it, SenryuError("no_tools") when it cannot tell of tools.
     """
+    if turn.raw is not None:
+        return Prompt(_raw(model, turn.raw))
     turn, calls = normalised(turn), call_format(model, turn)
     messages, tools, how = _inputs(turn, calls)
     try:
@@ -67,6 +70,21 @@ def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = No
     ids, tokens = model.tokenizer.locate_rendered(pieces, ends(turn, text, places))
     names = enumerate(zip(digests(turn), tokens, strict=True))
     return Prompt(ids, tuple(Position(section, digest, end, points.get(n)) for n, ((section, digest), end) in names))
+
+
+def _raw(model: LoadedModel, raw: str | tuple[int, ...]) -> list[int]:
+    """The ids of a prompt that has no template. Special tokens written in a text are plain text, as they are in a message; who
+    wants them gives ids. Before a text stands what the model's tokenizer puts before every text; ids are taken as they are."""
+    if isinstance(raw, str):
+        ids = [*model.tokenizer.text_start, *model.tokenizer.encode(raw)]
+    else:
+        ids = list(raw)
+        wrong = next((id for id in ids if not 0 <= id < model.spec.vocab), None)
+        if wrong is not None:
+            raise SenryuError("token_id", id=wrong, last=model.spec.vocab - 1)
+    if not ids:
+        raise SenryuError("empty_prompt")
+    return ids
 
 
 def _inputs(turn: Turn, calls: CallFormat | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, dict[str, bool]]:

@@ -67,6 +67,10 @@ class LoadedModel:
         """How it writes tool calls; None when it cannot."""
         return detect(self.template.text)
 
+    def text_of(self, raw: str | tuple[int, ...]) -> str:
+        """What a raw prompt says."""
+        return raw if isinstance(raw, str) else self.tokenizer.decode(raw)
+
 
 @dataclass(frozen=True, slots=True)
 class Served:

@@ -24,7 +24,8 @@ def check(turn: Turn) -> None:
     _check_prewarm(turn)
     _check_tools(turn)
     _check_system(turn.system)
-    _check_messages(turn)
+    if turn.raw is None:
+        _check_messages(turn)
     _check_calls(turn)
     _check_breakpoints(turn)
 

@@ -90,7 +90,7 @@ class _Planner:
         strict = [(f"tools.{i}.custom", tool.input_schema) for i, tool in enumerate(turn.tools) if tool.strict]
         if len(strict) > STRICT_TOOLS:
             raise SenryuError("many_strict", count=len(strict), most=STRICT_TOOLS)
-        output = [] if turn.output_schema is None else [(OUTPUT_PATH, turn.output_schema)]
+        output = [(OUTPUT_PATH, turn.output_schema)] if turn.output_schema is not None and turn.output_strict else []
         check_strict([*strict, *output])
         tools = self._offered()
         forced = turn.tool_choice.kind in ("any", "tool")
@@ -99,11 +99,11 @@ class _Planner:
         if form.anchored and turn.output_schema is not None and not forced:
             raise SenryuError("schema_and_tools", model=turn.model)
         rules = self._calls(form, forced)
-        source = [*rules, *self._call_rules(form, [(tool, self._arguments(tool, 0)) for tool in tools])]
+        source = [*rules, *self._call_rules(form, [(tool, self._schema(tool.input_schema, tool.strict, 0)) for tool in tools])]
         try:
             grammar = self._compiled(source)
         except SenryuError:
-            relaxed = [(tool, self._relaxed(tool)) for tool in tools]
+            relaxed = [(tool, self._relaxed(tool.input_schema, tool.strict)) for tool in tools]
             grammar = self._compiled([*rules, *self._call_rules(form, relaxed)])
         return Plan(grammar, form, forced, self._begun)
 
@@ -119,7 +119,7 @@ class _Planner:
         try:
             self._engine.compile(grammar)
         except GrammarError as error:
-            if self._turn.output_schema is not None:
+            if self._turn.output_schema is not None and self._turn.output_strict:
                 self._explain(OUTPUT_PATH, self._turn.output_schema)
             for number, tool in enumerate(self._turn.tools):
                 if tool.strict:
@@ -196,17 +196,17 @@ class _Planner:
         return " ".join(parts)
 
     def _out(self) -> str:
-        schema = required_first(self._turn.output_schema)
-        return f"out: %json {self._json(schema, lenient=False)}"
+        schema = self._turn.output_schema
+        assert schema is not None
+        return f"out: %json {self._relaxed(schema, self._turn.output_strict)}"
 
-    def _arguments(self, tool: Tool, relaxed: int) -> str:
-        """The tool's schema for the library. relaxed: 0 without keywords that are unknown, 1 without patterns, 2 any object."""
-        if tool.strict:
-            return self._json(required_first(tool.input_schema), lenient=False)
-        if relaxed == 2 or too_deep(tool.input_schema):
+    def _schema(self, schema: Json, strict: bool, relaxed: int) -> str:
+        """A schema for the library. relaxed: 0 without keywords that are unknown, 1 without patterns, 2 any object."""
+        if strict:
+            return self._json(required_first(schema), lenient=False)
+        if relaxed == 2 or too_deep(schema):
             return self._json({"type": "object"}, lenient=True)
-        schema = _without_patterns(tool.input_schema) if relaxed else tool.input_schema
-        return self._json(_closed(schema), lenient=True)
+        return self._json(_closed(_without_patterns(schema) if relaxed else schema), lenient=True)
 
     def _json(self, schema: Json, lenient: bool) -> str:
         options = {
@@ -217,15 +217,15 @@ class _Planner:
         }
         return json.dumps({**schema, "x-guidance": options})
 
-    def _relaxed(self, tool: Tool) -> str:
-        """The schema as far as the library can follow it."""
-        for level in (0, 1) if not tool.strict else ():
+    def _relaxed(self, schema: Json, strict: bool) -> str:
+        """The schema as far as the library can follow it; a strict one as it is."""
+        for level in (0, 1) if not strict else ():
             try:
-                self._engine.compile(Grammar("lark", f"start: %json {self._arguments(tool, level)}"))
+                self._engine.compile(Grammar("lark", f"start: %json {self._schema(schema, strict, level)}"))
             except GrammarError:
                 continue
-            return self._arguments(tool, level)
-        return self._arguments(tool, 2)
+            return self._schema(schema, strict, level)
+        return self._schema(schema, strict, 2)
 
 
 _ANY = r"/(.|\n)*/"

@@ -1,0 +1,147 @@
+"""Refusals as OpenAI's clients expect them: {"error": {message, type, param, code}}, with statuses that they know.
+
+What a refusal is about stays the table's of `senryu.errors`; here are the words and names that differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+
+from senryu.api.wire import json_response
+from senryu.errors import SenryuError
+
+VERSION_HEADERS = {"openai-version": "2020-10-01"}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """wording: over the error's values, "" keeps the table's. param: the field, where the error names no path. status: 0 keeps
+    the table's."""
+
+    wording: str = ""
+    param: str = ""
+    code: str | None = None
+    status: int = 0
+
+
+KEPT = Words()
+WORDS = {
+    "key_missing": Words(
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+        "(i.e. Authorization: Bearer YOUR_KEY)."
+    ),
+    "key_wrong": Words("Incorrect API key provided.", code="invalid_api_key"),
+    "model_unknown": Words("The model `{model}` does not exist or you do not have access to it.", code="model_not_found"),
+    "no_route": Words("Invalid URL ({method} {path})"),
+    "required": Words("Missing required parameter: '{path}'.", code="missing_required_parameter"),
+    "extra": Words("Unknown parameter: '{path}'.", code="unknown_parameter"),
+    "unsupported": Words(code="unsupported_parameter"),
+    "overloaded": Words("The server is overloaded. Try again in a moment.", code="rate_limit_exceeded", status=429),
+    "prompt_too_long": Words(
+        "This model's maximum context length is {context} tokens. However, your messages resulted in {count} tokens. "
+        "Please reduce the length of the messages.",
+        "messages",
+        "context_length_exceeded",
+    ),
+    "context_exceeded": Words(
+        "This model's maximum context length is {context} tokens. However, you requested {count} tokens in the messages and "
+        "{asked} in the completion. Please reduce the length of the messages or completion.",
+        "messages",
+        "context_length_exceeded",
+    ),
+    "max_tokens_high": Words(
+        "max_tokens is too large: {asked}. This model supports at most {cap} completion tokens, whereas you provided {asked}.",
+        "max_tokens",
+        "invalid_value",
+    ),
+    "no_messages": Words("messages: at least one message that is no system message is required", "messages"),
+    "empty_message": Words("{path}: the content must not be empty"),
+    "long_stops": Words("stop: {count} characters in all > {cap}, which is the most that this server watches for", "stop"),
+    "choice_without_tools": Words("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice"),
+    "choice_unknown": Words("tool_choice: no function '{name}' is among the tools", "tool_choice"),
+    "tool_names": Words(param="tools"),
+    "tool_use_ids": Words("{path}: ids of tool calls must be unique"),
+    "tool_result_missing": Words(
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        "The following tool_call_ids did not have response messages: {ids}"
+    ),
+    "tool_result_unexpected": Words(
+        "Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'. "
+        "No such call has the id {id}."
+    ),
+    "tool_result_twice": Words("{path}: the call {id} has more than one result"),
+    "no_effort": Words("This model does not reason, so it has no effort to set. Remove it and try again."),
+    "schema_prefill": Words(
+        "A form of the answer and a final assistant message cannot be combined. Remove that message.", "messages"
+    ),
+    "schema_and_tools": Words(
+        "'{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
+        "Set tool_choice to none or required, or remove the form of the answer."
+    ),
+}
+
+
+def error_json(error: SenryuError) -> dict[str, Any]:
+    """The body of a refusal, or an event in a stream."""
+    words, path = WORDS.get(error.code, KEPT), str(error.values.get("path", ""))
+    values, shown = dict(error.values), path
+    if error.code != "no_route":
+        shown = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+        values["path"] = shown
+    message = words.wording.format(**values) if words.wording else error.message
+    if not words.wording and path and message.startswith(path):
+        message = shown + message[len(path) :]
+    param = words.param or (shown if error.code != "no_route" else "")
+    status = words.status or error.status
+    kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param or None, "code": words.code}}
+
+
+def refusal(error: SenryuError, request_id: str) -> Response:
+    """A whole response; its id is in a header that every response has."""
+    status = WORDS.get(error.code, KEPT).status or (500 if error.status == 529 else error.status)
+    return json_response(error_json(error), status, VERSION_HEADERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things stand in the body whose places in the Turn the service names.
+
+    messages: number of a message of the Turn -> number of its item in the list `root`.
+    names: patterns of the beginnings of other paths -> what stands there in the body.
+    """
+
+    root: str = "messages"
+    messages: Sequence[int] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, path: str) -> str:
+        """The body's path for one of the service's."""
+        if found := re.match(r"messages\.(\d+)(?:\.content\.\d+(?:\.text)?)?", path):
+            return self._item(int(found[1]))
+        for old, new in self.names.items():
+            if found := re.match(old, path):
+                return found.expand(new) + path[found.end() :]
+        return path
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Refusals of what runs inside name the body's paths."""
+        try:
+            yield
+        except SenryuError as error:
+            values = dict(error.values)
+            if "index" in values:
+                values["path"] = self._item(int(str(values["index"])))
+            elif "path" in values:
+                values["path"] = self.find(str(values["path"]))
+            raise SenryuError(error.code, **values) from error
+
+    def _item(self, number: int) -> str:
+        return f"{self.root}.{self.messages[number]}" if number < len(self.messages) else self.root
