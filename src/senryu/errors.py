@@ -265,6 +265,7 @@ ERRORS: dict[str, Rule] = {
         "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "generation_unknown": Rule(404, "not_found_error", "Generation {id} not found"),
     "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
     "publisher_unknown": Rule(404, "not_found_error", "Publisher `{publisher}` is not served here, only `anthropic` is."),
     "publisher_model": Rule(

@@ -35,6 +35,11 @@ def test_version(call) -> None:
 def test_the_bundled_model_is_listed_and_described(call) -> None:
     listed = json.loads(call("models", "ls", "--json").stdout)
     assert [model["name"] for model in listed] == ["senryu-nano"]
+    names = listed[0]["answers_to"]
+    assert {"senryu-nano", "claude-3-5-haiku-20241022", "claude-3-5-haiku@20241022", "anthropic/claude-3.5-haiku"} <= set(names)
+    assert len(names) == len(set(names))
+    (line,) = call("models", "ls").stdout.splitlines()
+    assert line.split("\t")[-1] == ",".join(names)
     facts = json.loads(call("models", "show", "nano", "--json").stdout)
     assert (facts["family"], facts["layers"], facts["vocab"]) == ("cohere2", 8, 4096)
     assert "cohere2" in call("models", "show", "nano").stdout
