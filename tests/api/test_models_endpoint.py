@@ -66,6 +66,7 @@ def test_refusals(client: httpx.Client, path: str, status: int, message: str) ->
 
 
 def test_the_version_is_required(client: httpx.Client) -> None:
+    """Without any header of the Claude API the caller is one of OpenAI's."""
     for path in ("/v1/models", f"/v1/models/{NANO}"):
-        response = httpx.get(client.base_url.join(path))
+        response = httpx.get(client.base_url.join(path), headers={"x-api-key": "any"})
         assert response.json()["error"]["message"] == "anthropic-version: header is required"

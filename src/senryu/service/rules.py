@@ -26,6 +26,8 @@ def check(turn: Turn) -> None:
     _check_system(turn.system)
     if turn.raw is None:
         _check_messages(turn)
+    elif turn.messages or turn.system or turn.tools or turn.cache or turn.thread:
+        raise ValueError("a raw prompt stands alone")  # no wire shape can ask for that
     _check_calls(turn)
     _check_breakpoints(turn)
 

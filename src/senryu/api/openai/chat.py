@@ -33,6 +33,8 @@ UNHEARD: Quiet = {  # features that this model or server does not have
     "verbosity": ("a verbosity other than 'medium' is", ("medium",)),
     "web_search_options": ("web search is", ()),
 }
+UNSAID: Quiet = {"audio": ("answers in audio are", ()), "annotations": ("annotations are", ([],))}  # of an assistant
+NEW_LIMIT = "max_completion_tokens"
 SCHEMA_PLACES = {r"output_config\.format\.schema": "response_format.json_schema.schema"}
 
 
@@ -67,20 +69,22 @@ class ChatParser:
         further = self.options.read(fields, self.dialect)
         tools, choice, legacy = self._tools(fields)
         system, messages, places = fields.take("messages", partial(_Conversation(reading).read, legacy=legacy))
+        limit, most = self._limit(fields)
+        form: dict[str, Any] | None = fields.take_or("response_format", optional(self._format), None)
         asked: dict[str, Any] = {
-            "max_tokens": self._max_tokens(fields),
+            "max_tokens": most,
             "stop_sequences": reading.stops(fields),
             "seed": reading.seed(fields),
             "cache": reading.marker(fields),
             **reading.sampling(fields),
-            **(fields.take_or("response_format", optional(self._format), None) or {}),
+            **(form or {}),
             **further,
         }
         stream, include_usage = reading.stream(fields)
         reading.hints(fields)
         reading.quiet(fields, UNHEARD)
         self.dialect.finish(fields)
-        if asked["max_tokens"] is None:
+        if limit is None:
             asked |= {"max_tokens": reading.most(model), "fills_context": True}
         turn = Turn(
             model=model,
@@ -91,15 +95,17 @@ class ChatParser:
             tenant=reading.tenant,
             **asked,
         )
-        tool_places = {r"tools\.(\d+)\.custom": r"functions.\1" if legacy else r"tools.\1.function"}
-        return ChatRequest(turn, stream, include_usage, legacy, replace(places, names=SCHEMA_PLACES | tool_places))
+        names = SCHEMA_PLACES | {r"tools\.(\d+)\.custom": r"functions.\1" if legacy else r"tools.\1.function"}
+        places = replace(places, limit=limit or places.limit, names=names)
+        return ChatRequest(turn, stream, include_usage, legacy, places)
 
-    def _max_tokens(self, fields: Fields) -> int | None:
+    def _limit(self, fields: Fields) -> tuple[str | None, int | None]:
+        """(the field that bounds the answer, by how much)."""
         old = fields.take_or("max_tokens", optional(counted), None)
-        new = fields.take_or("max_completion_tokens", optional(counted), None)
+        new = fields.take_or(NEW_LIMIT, optional(counted), None)
         if old is not None and new is not None:
-            raise SenryuError("both_given", path="max_tokens", other="max_completion_tokens")
-        return old if new is None else new
+            raise SenryuError("both_given", path="max_tokens", other=NEW_LIMIT)
+        return (None, None) if new is None and old is None else ("max_tokens", old) if new is None else (NEW_LIMIT, new)
 
     def _format(self, value: Any, path: str) -> dict[str, Any]:
         fields = Fields(value, path)
@@ -186,7 +192,7 @@ class _Conversation:
             elif content or role != "assistant":  # an answer may have been empty, and clients send it back
                 messages.append(Message("assistant" if role == "assistant" else "user", content))
                 numbers.append(index)
-        return joined(system), tuple(messages), Places(path, tuple(numbers))
+        return joined(system), tuple(messages), Places(path, messages=tuple(numbers))
 
     def _content(self, fields: Fields, role: str, index: int) -> tuple[Block, ...]:
         match role:
@@ -199,7 +205,8 @@ class _Conversation:
             case "function":
                 name = fields.take("name", partial(string, low=1))
                 id = self._called.get(name, f"function {name}")
-                return (ToolResult(id, fields.take("content", optional(self.reading.texts)) or ()),)
+                content: tuple[Text, ...] | None = fields.take("content", optional(self.reading.texts))
+                return (ToolResult(id, content or ()),)
         self._no_name(fields)
         return fields.take("content", self.reading.texts)
 
@@ -209,8 +216,7 @@ class _Conversation:
         said = fields.take_or("content", optional(partial(self.reading.texts, kinds=("text", "refusal"))), None) or ()
         refused = fields.take_or("refusal", optional(string), None) or ""
         texts = tuple(text for text in (*said, Text(refused)) if text.text.strip())
-        nothing = ([],)
-        self.reading.quiet(fields, {"audio": ("answers in audio are", ()), "annotations": ("annotations are", nothing)})
+        self.reading.quiet(fields, UNSAID)
         calls = fields.take_or("tool_calls", optional(self._calls), None) or ()
         old = fields.take_or("function_call", optional(partial(self._old_call, index=index)), None)
         return (*texts, *calls, *((old,) if old else ()))

@@ -21,8 +21,8 @@ VERSION_HEADERS = {"openai-version": "2020-10-01"}
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """wording: over the error's values, "" keeps the table's. param: the field, where the error names no path. status: 0 keeps
-    the table's."""
+    """wording: over the error's values and `Places`' root and limit; "" keeps the table's. param: the field, where the error
+    names no path. status: 0 keeps the table's."""
 
     wording: str = ""
     param: str = ""
@@ -31,6 +31,7 @@ class Words:
 
 
 KEPT = Words()
+DEFAULTS: dict[str, object] = {"root": "messages", "limit": "max_tokens"}
 WORDS = {
     "key_missing": Words(
         "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
@@ -44,28 +45,31 @@ WORDS = {
     "unsupported": Words(code="unsupported_parameter"),
     "overloaded": Words("The server is overloaded. Try again in a moment.", code="rate_limit_exceeded", status=429),
     "prompt_too_long": Words(
-        "This model's maximum context length is {context} tokens. However, your messages resulted in {count} tokens. "
-        "Please reduce the length of the messages.",
-        "messages",
+        "This model's maximum context length is {context} tokens. However, your {root} resulted in {count} tokens. "
+        "Please reduce the length of the {root}.",
+        "{root}",
         "context_length_exceeded",
     ),
     "context_exceeded": Words(
-        "This model's maximum context length is {context} tokens. However, you requested {count} tokens in the messages and "
-        "{asked} in the completion. Please reduce the length of the messages or completion.",
-        "messages",
+        "This model's maximum context length is {context} tokens. However, you requested {count} tokens in the {root} and "
+        "{asked} in the completion. Please reduce the length of the {root} or completion.",
+        "{root}",
         "context_length_exceeded",
     ),
     "max_tokens_high": Words(
-        "max_tokens is too large: {asked}. This model supports at most {cap} completion tokens, whereas you provided {asked}.",
-        "max_tokens",
+        "{limit} is too large: {asked}. This model supports at most {cap} completion tokens, whereas you provided {asked}.",
+        "{limit}",
         "invalid_value",
     ),
-    "no_messages": Words("messages: at least one message that is no system message is required", "messages"),
+    "no_messages": Words("{root}: at least one message that is no system message is required", "{root}"),
     "empty_message": Words("{path}: the content must not be empty"),
     "long_stops": Words("stop: {count} characters in all > {cap}, which is the most that this server watches for", "stop"),
     "choice_without_tools": Words("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice"),
     "choice_unknown": Words("tool_choice: no function '{name}' is among the tools", "tool_choice"),
-    "tool_names": Words(param="tools"),
+    **dict.fromkeys(("tool_names", "many_strict", "many_optional", "many_unions", "no_tools"), Words(param="tools")),
+    **dict.fromkeys(("empty_text", "blank_text", "trailing_space"), Words(param="{root}")),
+    **dict.fromkeys(("empty_prompt", "token_id"), Words(param="prompt")),
+    "stream_options": Words(param="stream_options"),
     "tool_use_ids": Words("{path}: ids of tool calls must be unique"),
     "tool_result_missing": Words(
         "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
@@ -78,7 +82,7 @@ WORDS = {
     "tool_result_twice": Words("{path}: the call {id} has more than one result"),
     "no_effort": Words("This model does not reason, so it has no effort to set. Remove it and try again."),
     "schema_prefill": Words(
-        "A form of the answer and a final assistant message cannot be combined. Remove that message.", "messages"
+        "A form of the answer and a final assistant message cannot be combined. Remove that message.", "{root}"
     ),
     "schema_and_tools": Words(
         "'{model}' writes its calls as JSON too, so that a text in JSON cannot be told from a call. "
@@ -90,14 +94,12 @@ WORDS = {
 def error_json(error: SenryuError) -> dict[str, Any]:
     """The body of a refusal, or an event in a stream."""
     words, path = WORDS.get(error.code, KEPT), str(error.values.get("path", ""))
-    values, shown = dict(error.values), path
-    if error.code != "no_route":
-        shown = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
-        values["path"] = shown
+    shown = path if error.code == "no_route" else re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+    values = DEFAULTS | error.values | {"path": shown}
     message = words.wording.format(**values) if words.wording else error.message
     if not words.wording and path and message.startswith(path):
         message = shown + message[len(path) :]
-    param = words.param or (shown if error.code != "no_route" else "")
+    param = words.param.format(**values) or (shown if error.code != "no_route" else "")
     status = words.status or error.status
     kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param or None, "code": words.code}}
@@ -105,19 +107,19 @@ def error_json(error: SenryuError) -> dict[str, Any]:
 
 def refusal(error: SenryuError, request_id: str) -> Response:
     """A whole response; its id is in a header that every response has."""
-    status = WORDS.get(error.code, KEPT).status or (500 if error.status == 529 else error.status)
-    return json_response(error_json(error), status, VERSION_HEADERS)
+    return json_response(error_json(error), WORDS.get(error.code, KEPT).status or error.status, VERSION_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where things stand in the body whose places in the Turn the service names.
 
-    messages: number of a message of the Turn -> number of its item in the list `root`.
+    limit: the field that bounds the answer. messages: number of a message of the Turn -> number of its item in the list `root`.
     names: patterns of the beginnings of other paths -> what stands there in the body.
     """
 
     root: str = "messages"
+    limit: str = "max_tokens"
     messages: Sequence[int] = ()
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -136,7 +138,7 @@ class Places:
         try:
             yield
         except SenryuError as error:
-            values = dict(error.values)
+            values = error.values | {"root": self.root, "limit": self.limit}
             if "index" in values:
                 values["path"] = self._item(int(str(values["index"])))
             elif "path" in values:

@@ -90,10 +90,8 @@ class Reading:
         """Features that are not here: refused by name, unless nothing is asked."""
         for name, (what, nothing) in features.items():
             value = fields.take_or(name, _any, None)
-            if value is None or any(value == one and type(value) is type(one) for one in nothing):
+            if value is None or any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in nothing):
                 continue
-            if isinstance(value, int | float) and not isinstance(value, bool) and value == 0 and 0 in nothing:
-                continue  # 0.0
             self.dialect.pass_over(fields.path(name), SenryuError("unsupported", path=fields.path(name), what=what))
 
     def hints(self, fields: Fields) -> dict[str, Any]:
@@ -125,10 +123,11 @@ class Reading:
 
     def function(self, fields: Fields) -> Tool:
         """A function, as a tool."""
+        schema: Json | None = fields.take_or("parameters", optional(_parameters), None)
         tool = Tool(
             name=fields.take("name", partial(matching, pattern=NAME)),
             description=fields.take_or("description", optional(string), None) or "",
-            input_schema=fields.take_or("parameters", optional(_parameters), None) or {**OBJECT, "properties": {}},
+            input_schema=schema or {**OBJECT, "properties": {}},
             strict=fields.take_or("strict", optional(boolean), None) or False,
         )
         self.dialect.finish(fields)

@@ -63,7 +63,10 @@ class ResponseParser:
         tools = fields.take_or("tools", optional(self._tools), None) or ()
         choice = self._chosen(fields, tools)
         system, messages, places = fields.take("input", self._input)
-        asked = {"max_tokens": reading.most(model), "fills_context": True} if most is None else {"max_tokens": most}
+        asked: dict[str, Any] = {"max_tokens": reading.most(model), "fills_context": True}
+        if most is not None:
+            asked = {"max_tokens": most}
+        form: dict[str, Any] | None = fields.take_or("text", optional(self._text), None)
         turn = Turn(
             model=model,
             messages=messages,
@@ -73,7 +76,7 @@ class ResponseParser:
             tenant=reading.tenant,
             **asked,
             **reading.sampling(fields),
-            **(fields.take_or("text", optional(self._text), None) or {}),
+            **(form or {}),
         )
         stream, _ = reading.stream(fields)
         hints = reading.hints(fields)
@@ -81,7 +84,9 @@ class ResponseParser:
         reading.quiet(fields, UNHEARD)
         self.dialect.finish(fields)
         names = {r"tools\.(\d+)\.custom": r"tools.\1", r"output_config\.format\.schema": "text.format.schema"}
-        return ResponseRequest(turn, stream, _repeated(body, turn, most, hints), replace(places, names=names))
+        return ResponseRequest(
+            turn, stream, _repeated(body, turn, most, hints), replace(places, limit="max_output_tokens", names=names)
+        )
 
     def _tools(self, value: Any, path: str) -> tuple[Tool, ...]:
         return tuple(self._tool(item, f"{path}.{index}") for index, item in enumerate(array(value, path)))
@@ -149,7 +154,7 @@ class ResponseParser:
             elif content or role != "assistant":
                 messages.append(Message("assistant" if role == "assistant" else "user", content))
                 numbers.append(index)
-        return system, tuple(messages), Places(path, tuple(numbers))
+        return system, tuple(messages), Places(path, messages=tuple(numbers))
 
     def _item(self, value: Any, path: str) -> tuple[str, tuple[Block, ...]]:
         """(role, content) of an item of the input; those of a response, sent back, are items too."""
