@@ -113,7 +113,8 @@ def test_known_betas_and_queries_do_not_matter(open_server: str) -> None:
     ],
 )
 def test_unknown_addresses_and_methods(open_server: str, method: str, path: str) -> None:
-    assert_error(httpx.request(method, open_server + path), 404, "not_found_error", f"Not found: {method} {path}")
+    response = httpx.request(method, open_server + path, headers=VERSION)
+    assert_error(response, 404, "not_found_error", f"Not found: {method} {path}")
 
 
 def test_unknown_model(open_server: str) -> None:
