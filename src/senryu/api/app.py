@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
+from senryu.api.bedrock.routes import BEDROCK, Bedrock
 from senryu.api.desk import Desk
 from senryu.api.doors import Door
 from senryu.api.edge import Edge
@@ -39,7 +40,7 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = ()  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (BEDROCK,)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -60,7 +61,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
-    models = Models(registry)
+    models, bedrock = Models(registry), Bedrock(desk, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -100,6 +101,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     everywhere = [
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
+        *bedrock.routes(messages=routes),
         *routes,
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)
