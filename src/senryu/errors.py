@@ -101,6 +101,10 @@ ERRORS: dict[str, Rule] = {
     "several_prompts": _invalid("{path}: one prompt a request. Send a request for each."),
     "empty_prompt": _invalid("prompt: at least one token is required"),
     "token_id": _invalid("prompt: {id} is no token id of this model: they go from 0 to {last}"),
+    "document_format": _invalid("{path}: this server reads no {format} files. Send the document as pdf, txt, md, html or csv."),
+    "not_text": _invalid("{path}: a document of format '{format}' must be text in UTF-8. Convert it, or name its real format."),
+    "not_union": _invalid("{path}: exactly one of these members should be set: {kinds}"),
+    "schema_text": _invalid("{path}: should be a JSON Schema in a string: {why}"),
     "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
     "unknown_beta": _invalid(
         "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
@@ -143,6 +147,7 @@ ERRORS: dict[str, Rule] = {
         "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    "cache_point": _invalid("{path}: a cachePoint stands behind what it caches, and each behind something of its own"),
     # threads
     "thread_not_found": Rule(
         404,
@@ -280,6 +285,41 @@ ERRORS: dict[str, Rule] = {
     ),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no {thing} has this id"),
+    # Amazon Bedrock, in the words of AWS where it has them
+    "aws_unsigned": Rule(
+        403,
+        "permission_error",
+        "Missing Authentication Token. Sign the request in its Authorization header (not in its query), or send this server's "
+        "key as a bearer token.",
+    ),
+    "aws_presigned": Rule(
+        403,
+        "permission_error",
+        "Signatures in the query (presigned URLs) are not supported. Sign the request in its Authorization header.",
+    ),
+    "aws_incomplete": Rule(403, "permission_error", "{why}"),
+    "aws_invalid": Rule(403, "permission_error", "{why}"),
+    "aws_mismatch": Rule(
+        403,
+        "permission_error",
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and "
+        "signing method. Consult the service documentation for details.",
+    ),
+    "aws_unknown_key": Rule(403, "permission_error", "The security token included in the request is invalid."),
+    "aws_no_keys": Rule(
+        403,
+        "permission_error",
+        "This server has no AWS keys to check a signature with. Set `aws_keys` in its config.toml, or send its own key as "
+        "AWS_BEARER_TOKEN_BEDROCK.",
+    ),
+    "aws_bearer": Rule(403, "permission_error", "Authentication failed: Please make sure your API Key is valid."),
+    "aws_model_id": _invalid("The provided model identifier is invalid."),
+    "aws_elsewhere": Rule(
+        404,
+        "not_found_error",
+        "{what} is not part of this server. Of Amazon Bedrock it has InvokeModel, InvokeModelWithResponseStream, Converse, "
+        "ConverseStream and CountTokens.{hint}",
+    ),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
+from senryu.api.bedrock.routes import BEDROCK, Bedrock
 from senryu.api.desk import Desk
 from senryu.api.doors import Door
 from senryu.api.edge import Edge
@@ -43,7 +44,7 @@ from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = (VERTEX, OPENROUTER, OPENAI_DOOR)  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (BEDROCK, VERTEX, OPENROUTER, OPENAI_DOOR)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -64,7 +65,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
-    models = Models(registry)
+    models, bedrock = Models(registry), Bedrock(desk, settings)
     vertex, openai, openrouter = Vertex(desk), OpenAI(desk), OpenRouter(desk, UsageReader(database, usage))
 
     @asynccontextmanager
@@ -87,6 +88,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     routes = [
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=claude),  # where SDKs of hosted services look for them
+        *bedrock.routes(messages=claude),
         Mount("/vertex", routes=[*vertex.routes(), Mount("/", nowhere)]),
         *vertex.routes(),
         Mount("/openai", routes=[*openai.routes(), *openai.model_routes(), Mount("/", nowhere)]),

@@ -81,7 +81,7 @@ class Parser:
         turn = Turn(
             model=model,
             max_tokens=max_tokens,
-            stop_sequences=fields.take_or("stop_sequences", _stop_sequences, ()),
+            stop_sequences=fields.take_or("stop_sequences", stop_sequences, ()),
             fills_context=CONTEXT_EXCEEDED in self.dialect.betas,
             diagnose=fields.take_or("diagnostics", optional(self._diagnostics), None),
             thread=thread,
@@ -164,7 +164,7 @@ class Parser:
 
     def _foreign(self, fields: Fields) -> None:
         """Features of other models and services: refused by name, unless nothing is asked."""
-        fields.take_or("thinking", optional(self._thinking), None)
+        fields.take_or("thinking", optional(self.thinking), None)
         for name, what in (FOREIGN_FIELDS | BOOKKEEPING_FIELDS).items():
             value = fields.take_or(name, lambda value, path: value, None)
             if name in FOREIGN_FIELDS or not self.dialect.lenient:
@@ -172,7 +172,8 @@ class Parser:
             elif value:
                 self.dialect.ignore(name)
 
-    def _thinking(self, value: Any, path: str) -> None:
+    def thinking(self, value: Any, path: str) -> None:
+        """`thinking`: this model has none, so only "disabled" asks for nothing."""
         thinking = Fields(value, path)
         kind = thinking.take("type", partial(choice, options=("enabled", "disabled", "adaptive")))
         if kind == "disabled":
@@ -237,7 +238,8 @@ def _folded(read: list[tuple[Message, bool]]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _stop_sequences(value: Any, path: str) -> tuple[str, ...]:
+def stop_sequences(value: Any, path: str) -> tuple[str, ...]:
+    """Texts at which an answer ends. Raises SenryuError."""
     stops = tuple(string(item, f"{path}.{index}") for index, item in enumerate(array(value, path)))
     if any(not stop or stop.isspace() for stop in stops):
         raise SenryuError("blank_stop")
