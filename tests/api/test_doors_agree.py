@@ -65,6 +65,24 @@ def openai(**fields: Any) -> dict[str, Any]:
     }
 
 
+def converse(**fields: Any) -> dict[str, Any]:
+    """The same as a body of Bedrock's Converse. It has no tool choice "none": this one offers, and the answer calls nothing."""
+    spec = {"name": "boats", "description": DESCRIPTION, "inputSchema": {"json": SCHEMA}}
+    call = {"toolUse": {"toolUseId": "toolu_1", "name": "boats", "input": ARGUMENTS}}
+    result = {"toolResult": {"toolUseId": "toolu_1", "content": [{"text": RESULT}]}}
+    return {
+        "inferenceConfig": {"maxTokens": MOST, "temperature": 0},
+        "system": [{"text": SYSTEM}],
+        "toolConfig": {"tools": [{"toolSpec": spec}]},
+        "messages": [
+            {"role": "user", "content": [{"text": ASKED}]},
+            {"role": "assistant", "content": [{"text": SAID}, call]},
+            {"role": "user", "content": [result, {"text": THEN}]},
+        ],
+        **fields,
+    }
+
+
 Read = tuple[str, int, int, str]  # text, tokens of the prompt, tokens of the answer, why it ended
 
 
@@ -79,10 +97,18 @@ def of_completion(answer: dict[str, Any]) -> Read:
     return choice["message"]["content"], usage["prompt_tokens"], usage["completion_tokens"], reason
 
 
+def of_converse(answer: dict[str, Any]) -> Read:
+    text = "".join(block["text"] for block in answer["output"]["message"]["content"])
+    return text, answer["usage"]["inputTokens"], answer["usage"]["outputTokens"], answer["stopReason"]
+
+
+BEDROCK = "/bedrock/model/us.anthropic.claude-3-5-haiku-20241022-v1:0"
 VERTEX = "/vertex/v1/projects/p/locations/l/publishers/anthropic/models/claude-3-5-haiku@20241022:rawPredict"
 DOORS: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Read]]] = {
     "messages": ("/v1/messages", claude(model="claude-3-5-haiku-20241022"), of_message),
     "vertex": (VERTEX, claude(anthropic_version="vertex-2023-10-16"), of_message),
+    "invoke of bedrock": (f"{BEDROCK}/invoke", claude(anthropic_version="bedrock-2023-05-31"), of_message),
+    "converse of bedrock": (f"{BEDROCK}/converse", converse(), of_converse),
     "openai": ("/v1/chat/completions", openai(model="claude-3-5-haiku-latest"), of_completion),
     "openrouter": ("/api/v1/chat/completions", openai(model="anthropic/claude-3.5-haiku"), of_completion),
     "messages of openrouter": ("/api/v1/messages", claude(model="anthropic/claude-3.5-haiku"), of_message),

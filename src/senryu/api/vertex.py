@@ -5,17 +5,24 @@ What is wrong with an address or a credential is answered in Google's shape, wha
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from senryu.api.betas import read_betas
+from senryu.api.body import parse_body
 from senryu.api.desk import Desk
 from senryu.api.doors import Door
-from senryu.api.hosted import HostedBodies
+from senryu.api.hosted import open_body, placed
 from senryu.api.messages import message_response
+from senryu.api.parse import MessagesRequest, Parser
 from senryu.api.sse import EventStream
 from senryu.api.wire import V2023, V2026, envelope, json_response
 from senryu.errors import SenryuError
+from senryu.types import Turn
 
 LOCATION = "/v1/projects/{project}/locations/{location}"
 VERSIONS = {"vertex-2023-10-16": V2023, V2023: V2023, V2026: V2026}
@@ -55,7 +62,6 @@ class Vertex:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._bodies = HostedBodies(desk, VERSIONS)
 
     def routes(self) -> list[Route]:
         """To be mounted at the root and under a prefix."""
@@ -76,7 +82,7 @@ class Vertex:
             return await self._count(request)
         self._check(model, params)
         body = await self.desk.body(request, BODY_BYTES)
-        asked, headers = await self._bodies.create(request, body, model)
+        asked, headers = await parse_body(body, partial(self._read, request, model))
         return await message_response(self.desk, request, asked, headers)
 
     async def batches(self, request: Request) -> Response:
@@ -84,8 +90,28 @@ class Vertex:
         raise SenryuError("no_batch_prediction")
 
     async def _count(self, request: Request) -> Response:
-        turn, headers = await self._bodies.count(request, await self.desk.body(request, BODY_BYTES))
+        body = await self.desk.body(request, BODY_BYTES)
+        turn, headers = await parse_body(body, partial(self._read_count, request))
         return json_response({"input_tokens": await self.desk.count(request, turn)}, headers=headers)
+
+    def _read(self, request: Request, model: str, body: Any) -> tuple[MessagesRequest, dict[str, str]]:
+        parser, rest = open_body(body, VERSIONS, partial(self._parser, request))
+        return parser.create(placed(parser, rest, model=model)), parser.headers
+
+    def _read_count(self, request: Request, body: Any) -> tuple[Turn, dict[str, str]]:
+        """The body names the model."""
+        parser, rest = open_body(body, VERSIONS, partial(self._parser, request))
+        return parser.count(rest), parser.headers
+
+    def _parser(self, request: Request, version: str, betas: frozenset[str]) -> Parser:
+        return Parser(
+            version,
+            self.desk.service.registry.canonical,
+            betas=betas | read_betas(request.headers.getlist("anthropic-beta")),
+            lenient=self.desk.lenient,
+            tenant=request.state.tenant,
+            files=False,
+        )
 
     def _check(self, model: str, params: dict[str, str]) -> None:
         """Raises SenryuError("publisher_model") for a model that is not here."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, cast, get_args
 
 from senryu.api.bedrock.converse_blocks import ConverseBlocks, union
-from senryu.api.bedrock.invoke import NewParser, names
 from senryu.api.betas import CONTEXT_EXCEEDED
 from senryu.api.body import decode_json
 from senryu.api.fields import (
@@ -23,6 +22,7 @@ from senryu.api.fields import (
     string,
     unit_range,
 )
+from senryu.api.hosted import NewParser, names
 from senryu.api.parse import MOST_MESSAGES, Parser, stop_sequences
 from senryu.api.wire import V2023
 from senryu.errors import SenryuError

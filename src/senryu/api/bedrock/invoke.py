@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from senryu.api.bedrock import eventstream
 from senryu.api.bedrock.exceptions import failure
 from senryu.api.bedrock.metrics import Stopwatch, invocation_metrics
-from senryu.api.fields import Fields, array, choice, string
-from senryu.api.parse import MessagesRequest, Parser
+from senryu.api.hosted import NewParser, open_body, placed
+from senryu.api.parse import MessagesRequest
 from senryu.api.sse import MessageEvents
 from senryu.api.wire import V2023, V2026, encode_json
 from senryu.errors import SenryuError
 from senryu.types import Event, Finished
 
 VERSIONS = {"bedrock-2023-05-31": V2023, V2023: V2023, V2026: V2026}
-NewParser = Callable[[str, frozenset[str]], Parser]  # API version, betas
-
-
-def names(value: Any, path: str) -> frozenset[str]:
-    """`anthropic_beta`: a list of names. Raises SenryuError."""
-    return frozenset(string(item, f"{path}.{index}") for index, item in enumerate(array(value, path)))
 
 
 def read_invoke(new_parser: NewParser, model: str, stream: bool, body: Any) -> tuple[MessagesRequest, dict[str, str]]:
     """The request, and what the response's headers say of the reading. Raises SenryuError."""
-    fields = Fields(body)
-    version = fields.take("anthropic_version", partial(choice, options=tuple(VERSIONS)))
-    parser = new_parser(VERSIONS[version], fields.take_or("anthropic_beta", names, frozenset()))
-    rest = fields.rest()
-    for name in ("model", "stream"):
-        if name in rest:
-            parser.dialect.pass_over(name, SenryuError("extra", path=name))
+    parser, rest = open_body(body, VERSIONS, new_parser)
     if rest.get("cache_control") is not None and not parser.dialect.lenient:
         raise SenryuError("extra", path="cache_control")  # not on Bedrock: only blocks carry it there
-    return parser.create({**rest, "model": model, "stream": stream}), parser.headers
+    return parser.create(placed(parser, rest, model=model, stream=stream)), parser.headers
 
 
 class InvokeFramer:

@@ -195,4 +195,5 @@ class Bedrock:
             betas=betas,
             lenient=self.desk.lenient,
             tenant=request.state.tenant,
+            files=False,
         )
