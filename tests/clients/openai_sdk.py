@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
+import httpx2
 import openai
 from checks import Check, arguments, report
 from pydantic import BaseModel, ConfigDict
@@ -190,10 +190,10 @@ def errors() -> str:
 
 
 def retries() -> str:
-    class Flaky(httpx.HTTPTransport):
+    class Flaky(httpx2.HTTPTransport):
         refused = 0
 
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             if Flaky.refused < 2:
                 Flaky.refused += 1
                 error = {
@@ -202,10 +202,10 @@ def retries() -> str:
                     "param": None,
                     "code": "rate_limit_exceeded",
                 }
-                return httpx.Response(429, json={"error": error}, request=request)
+                return httpx2.Response(429, json={"error": error}, request=request)
             return super().handle_request(request)
 
-    with httpx.Client(transport=Flaky()) as flaky:
+    with httpx2.Client(transport=Flaky()) as flaky:
         answer = client(max_retries=2, http_client=flaky).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=8)
     assert Flaky.refused == 2
     return f"{answer.choices[0].finish_reason} at the third try"

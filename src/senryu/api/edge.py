@@ -106,6 +106,6 @@ def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", b"*"),
         (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
-        (b"access-control-expose-headers", b"request-id, retry-after, senryu-ignored, senryu-cost-usd"),
+        (b"access-control-expose-headers", b"request-id, x-request-id, retry-after, senryu-ignored, senryu-cost-usd"),
         (b"access-control-max-age", b"3600"),
     ]

@@ -160,6 +160,11 @@ def test_the_form_of_the_answer(door: Door) -> None:
     open_schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     loose = {"type": "json_schema", "json_schema": {"name": "answer", "schema": open_schema}}
     assert isinstance(json.loads(door.chat("no", response_format=loose)["choices"][0]["message"]["content"])["ok"], bool)
+    unknown = {**open_schema, "properties": {"ok": {"type": "boolean"}, "more": {"not": {"type": "string"}}}}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": unknown}}
+    assert isinstance(
+        json.loads(door.chat('{"ok": true}', response_format=form)["choices"][0]["message"]["content"])["ok"], bool
+    )
     any_object = door.chat('{"a": [1, {"b": 2}]}', response_format={"type": "json_object"})
     assert json.loads(any_object["choices"][0]["message"]["content"]) == {"a": [1, {"b": 2}]}
     assert door.chat("plain", response_format={"type": "text"})["choices"][0]["message"]["content"] == "plain"
