@@ -75,12 +75,13 @@ def test_what_the_twin_signs_is_right(tail: str, body: bytes, value: str) -> Non
     verify(parts.path, headers, body)
 
 
-def test_a_date_header_will_do() -> None:
-    sent = Headers({"host": HOST, "date": "Sun, 22 Nov 2026 09:30:05 +0100", "authorization": authorization("date;host")})
+@pytest.mark.parametrize("date", ["Sun, 22 Nov 2026 09:30:05 +0100", "Sun, 22 Nov 2026 08:30:05 -0000"])
+def test_a_date_header_will_do(date: str) -> None:
+    sent = Headers({"host": HOST, "date": date, "authorization": authorization("date;host")})
     claim = read_claim(sent, NOW)
     assert claim.stamp == STAMP
     canonical = canonical_request("POST", b"/", b"", sent, claim.signed, "00")
-    assert canonical == f"POST\n/\n\ndate:Sun, 22 Nov 2026 09:30:05 +0100\nhost:{HOST}\n\ndate;host\n00"
+    assert canonical == f"POST\n/\n\ndate:{date}\nhost:{HOST}\n\ndate;host\n00"
     assert len(sign(claim, SECRET, canonical)) == 64
 
 

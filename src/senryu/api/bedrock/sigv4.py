@@ -126,9 +126,10 @@ def _stamp(headers: Headers) -> str:
     if stamp := headers.get("x-amz-date"):
         return stamp
     try:
-        return parsedate_to_datetime(headers.get("date", "")).astimezone(UTC).strftime(STAMP)
+        moment = parsedate_to_datetime(headers.get("date", ""))
     except ValueError:
         return ""
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime(STAMP)
 
 
 def _check_time(stamp: str, date: str, now: datetime) -> None:
