@@ -34,6 +34,10 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     assert (settings.api_key, settings.port, settings.kv_cache_gb) == ("flag", 2, 2)
 
 
+def test_keys_of_aws(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, '[aws_keys]\nAKIDEXAMPLE = "secret"\n')).aws_keys == {"AKIDEXAMPLE": "secret"}
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -48,11 +52,15 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ('profile = "strict"', "`profile` should be faithful or lenient, got 'strict'"),
         ('weights = "int5"', "`weights` should be int8 or int4 or bf16, got 'int5'"),
         ("port = ", "cannot read"),
+        ('aws_keys = "AKID:hush"', "`aws_keys` should be a table of access key ids and their secrets, got 'str'"),
+        ('[aws_keys]\nAKID = ""', "`aws_keys.AKID` should be a secret in a string"),
+        ('[aws_keys]\n"AK/ID" = "hush"', "`aws_keys.AK/ID` should be a secret in a string"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(SenryuError) as caught:
         load_settings(write(tmp_path, text))
     assert named in str(caught.value)
+    assert "hush" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert caught.value.status == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,6 +34,12 @@ class Settings:
     port: int = 8484
     api_key: str | None = None
     """Callers must send it when set; without one only loopback callers are served."""
+    tls_cert: str = ""
+    """A certificate in PEM, and those between it and its authority: with it and its key the server speaks HTTPS alone."""
+    tls_key: str = ""
+    """The certificate's private key in PEM, without a password."""
+    aws_keys: Mapping[str, str] | None = None
+    """AWS access key ids and their secrets: addresses of Bedrock then want such a signature, or `api_key` as a bearer token."""
     profile: str = "faithful"
     """faithful refuses what Claude 3.5 Haiku refuses; lenient passes over what agents send to any model, and says so."""
     threads: int = 0
@@ -87,6 +94,9 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "host": (str, "a string"),
     "port": (int, "a whole number"),
     "api_key": (str, "a string"),
+    "tls_cert": (str, "a string"),
+    "tls_key": (str, "a string"),
+    "aws_keys": (dict, "a table of access key ids and their secrets"),
     "profile": (str, "a string"),
     "threads": (int, "a whole number"),
     "kernels": (str, "a string"),
@@ -149,9 +159,23 @@ def _check(key: str, value: object, path: str) -> None:
         hint = f" Did you mean `{near[0]}`?" if near else f" Known settings: {', '.join(known)}."
         raise SenryuError("config_key", path=path, key=key, hint=hint)
     kind, wanted = _WANTED[key]
+    if key == "aws_keys":
+        _check_keys(value, path, wanted)
+        return
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise SenryuError("config_value", path=path, key=key, wanted=wanted, value=value)
     if isinstance(value, int | float) and not value >= (least := _LEAST.get(key, 0)):
         raise SenryuError("config_value", path=path, key=key, wanted=f"{least} or more", value=value)
     if (choices := _CHOICES.get(key)) and value not in choices:
         raise SenryuError("config_value", path=path, key=key, wanted=" or ".join(choices), value=value)
+
+
+def _check_keys(value: object, path: str, wanted: str) -> None:
+    """A mistake is named without the secrets."""
+    if not isinstance(value, dict):
+        raise SenryuError("config_value", path=path, key="aws_keys", wanted=wanted, value=type(value).__name__)
+    for name, secret in value.items():
+        if not re.fullmatch(r"\w{1,128}", name) or not isinstance(secret, str) or not secret:
+            raise SenryuError(
+                "config_value", path=path, key=f"aws_keys.{name}", wanted="a secret in a string", value="another value"
+            )

@@ -91,12 +91,20 @@ ERRORS: dict[str, Rule] = {
     "no_document_urls": _invalid(
         "{path}: this server fetches nothing. Send the document itself, as a source of type 'base64', 'text' or 'content'."
     ),
+    "no_document_files": _invalid(
+        "{path}: uploaded files are not offered at this address. Send the document itself, as a source of type 'base64', "
+        "'text' or 'content', or use the Claude API: POST /v1/messages."
+    ),
     "document_in_answer": _invalid("{path}: `document` blocks can only be in `user` messages"),
     "unsupported": _invalid("{path}: {what} not supported by this server yet. Remove it and try again."),
     "stream_options": _invalid("stream_options: only allowed when stream is true"),
     "several_prompts": _invalid("{path}: one prompt a request. Send a request for each."),
     "empty_prompt": _invalid("prompt: at least one token is required"),
     "token_id": _invalid("prompt: {id} is no token id of this model: they go from 0 to {last}"),
+    "document_format": _invalid("{path}: this server reads no {format} files. Send the document as pdf, txt, md, html or csv."),
+    "not_text": _invalid("{path}: a document of format '{format}' must be text in UTF-8. Convert it, or name its real format."),
+    "not_union": _invalid("{path}: exactly one of these members should be set: {kinds}"),
+    "schema_text": _invalid("{path}: should be a JSON Schema in a string: {why}"),
     "no_completions": _invalid("Text completions are not supported by any model here. Use the Messages API: POST /v1/messages"),
     "unknown_beta": _invalid(
         "Unexpected value(s) {names} for the `anthropic-beta` header. Please consult our documentation at "
@@ -139,6 +147,7 @@ ERRORS: dict[str, Rule] = {
         "and automatic caching comes last. Give it ttl='5m', or the blocks before it ttl='1h'."
     ),
     "template": _invalid("messages: the model's chat template refuses this conversation: {why}"),
+    "cache_point": _invalid("{path}: a cachePoint stands behind what it caches, and each behind something of its own"),
     # threads
     "thread_not_found": Rule(
         404,
@@ -261,9 +270,56 @@ ERRORS: dict[str, Rule] = {
         "Web pages of {origin} may not call this server: it has no API key. Start it with --api-key and send that key.",
     ),
     "model_unknown": Rule(404, "not_found_error", "model: {model}"),
+    "generation_unknown": Rule(404, "not_found_error", "Generation {id} not found"),
     "file_unknown": Rule(404, "not_found_error", "File not found: {id}"),
+    "publisher_unknown": Rule(404, "not_found_error", "Publisher `{publisher}` is not served here, only `anthropic` is."),
+    "publisher_model": Rule(
+        404,
+        "not_found_error",
+        "Publisher Model `{name}` was not found. Ask for claude-3-5-haiku@20241022, or for an id of GET /v1/models.",
+    ),
+    "no_batch_prediction": Rule(
+        404,
+        "not_found_error",
+        "Batch prediction is not offered at this address. Use the batches of the Claude API: POST /v1/messages/batches.",
+    ),
     "no_route": Rule(404, "not_found_error", "Not found: {method} {path}"),
     "bad_cursor": _invalid("{path}: no {thing} has this id"),
+    # Amazon Bedrock, in the words of AWS where it has them
+    "aws_unsigned": Rule(
+        403,
+        "permission_error",
+        "Missing Authentication Token. Sign the request in its Authorization header (not in its query), or send this server's "
+        "key as a bearer token.",
+    ),
+    "aws_presigned": Rule(
+        403,
+        "permission_error",
+        "Signatures in the query (presigned URLs) are not supported. Sign the request in its Authorization header.",
+    ),
+    "aws_incomplete": Rule(403, "permission_error", "{why}"),
+    "aws_invalid": Rule(403, "permission_error", "{why}"),
+    "aws_mismatch": Rule(
+        403,
+        "permission_error",
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and "
+        "signing method. Consult the service documentation for details.",
+    ),
+    "aws_unknown_key": Rule(403, "permission_error", "The security token included in the request is invalid."),
+    "aws_no_keys": Rule(
+        403,
+        "permission_error",
+        "This server has no AWS keys to check a signature with. Set `aws_keys` in its config.toml, or send its own key as "
+        "AWS_BEARER_TOKEN_BEDROCK.",
+    ),
+    "aws_bearer": Rule(403, "permission_error", "Authentication failed: Please make sure your API Key is valid."),
+    "aws_model_id": _invalid("The provided model identifier is invalid."),
+    "aws_elsewhere": Rule(
+        404,
+        "not_found_error",
+        "{what} is not part of this server. Of Amazon Bedrock it has InvokeModel, InvokeModelWithResponseStream, Converse, "
+        "ConverseStream and CountTokens.{hint}",
+    ),
     # the server
     "overloaded": Rule(529, "overloaded_error", "Overloaded"),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),
@@ -275,6 +331,15 @@ ERRORS: dict[str, Rule] = {
         "Add --api-key KEY (or set SENRYU_API_KEY), or listen on 127.0.0.1."
     ),
     "port_taken": _start("cannot listen on {host}:{port}: {why}. Stop what uses the port, or add --port 0 to take a free one."),
+    "tls_half": _start("{given} is set without {missing}. Add {flag} FILE, or remove {given} to serve plain HTTP."),
+    "tls_unreadable": _start("cannot read {setting} {path}: {why}. Check the path, and that this user may read the file."),
+    "tls_unusable": _start(
+        "cannot use the certificate {cert} with the key {key}: {why}. Give the two files that belong together, or make a pair "
+        "with: senryu certs dev"
+    ),
+    "no_cryptography": _start("making certificates needs a library. Type: pip install 'senryu[certs]'"),
+    "cert_host": _start("--host {host}: a certificate can hold no such name or address. Write it as in box.lan or 10.0.0.1."),
+    "certs_unwritable": _start("cannot write certificates into {folder}: {why}. Correct that, or choose another SENRYU_HOME."),
     "config_unreadable": _start("cannot read {path}: {why}. Correct the file or remove it."),
     "config_key": _start("{path}: unknown setting `{key}`.{hint}"),
     "config_value": _start("{path}: `{key}` should be {wanted}, got {value!r}."),

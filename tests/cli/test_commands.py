@@ -35,6 +35,11 @@ def test_version(call) -> None:
 def test_the_bundled_model_is_listed_and_described(call) -> None:
     listed = json.loads(call("models", "ls", "--json").stdout)
     assert [model["name"] for model in listed] == ["senryu-nano"]
+    names = listed[0]["answers_to"]
+    assert {"senryu-nano", "claude-3-5-haiku-20241022", "claude-3-5-haiku@20241022", "anthropic/claude-3.5-haiku"} <= set(names)
+    assert len(names) == len(set(names))
+    (line,) = call("models", "ls").stdout.splitlines()
+    assert line.split("\t")[-1] == ",".join(names)
     facts = json.loads(call("models", "show", "nano", "--json").stdout)
     assert (facts["family"], facts["layers"], facts["vocab"]) == ("cohere2", 8, 4096)
     assert "cohere2" in call("models", "show", "nano").stdout
@@ -72,6 +77,16 @@ def test_a_number_format_is_chosen_and_kept(call, tmp_path: Path, weights: str) 
     assert "(1 verified, 1 damaged)" in json.loads(damaged.stdout)["weight_cache"]
     assert str(file) in damaged.stderr
     assert not file.exists()
+
+
+def test_development_certificates_are_told_to_a_shell(call, tmp_path: Path) -> None:
+    made = call("certs", "dev", "--host", "box.lan")
+    ca = tmp_path / "certs" / "ca.pem"
+    assert ca.read_text().startswith("-----BEGIN CERTIFICATE-----")
+    names = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    assert made.stdout.splitlines() == [f"export {name}={ca}" for name in names]
+    assert "localhost, 127.0.0.1, ::1, box.lan" in made.stderr
+    assert f"senryu serve --tls-cert {tmp_path}/certs/cert.pem --tls-key {tmp_path}/certs/key.pem" in made.stderr
 
 
 def test_run_prints_the_answer_and_nothing_else(call) -> None:
@@ -154,6 +169,8 @@ def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: st
         (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
         (("serve", "--kv", "bf16"), "int8 or float32"),
         (("serve", "--profile", "strict"), "faithful or lenient"),
+        (("serve", "--tls-cert", "cert.pem"), "--tls-key FILE"),
+        (("certs", "dev", "--host", "two words"), "box.lan"),
         (("bench", "--kv", "int4"), "int8 or float32"),
     ],
 )

@@ -19,6 +19,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from tests.clients.checks import ACCESS_KEY
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(sys.prefix) / "clients"
 VERSIONS: dict[str, dict[str, Any]] = tomllib.loads((HERE / "versions.toml").read_text())
@@ -52,8 +54,11 @@ def environment(name: str) -> list[str]:
 
 def start_server() -> tuple[subprocess.Popen[str], str]:
     """`senryu serve` with a key on a free port and a home of its own, and its base URL."""
+    home = ENVIRONMENTS / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text(f'[aws_keys]\n{ACCESS_KEY} = "{KEY}"\n')
     command = [sys.executable, "-c", SERVE, "serve", "--port", "0", "--api-key", KEY]
-    environ = {**os.environ, "SENRYU_HOME": str(ENVIRONMENTS / "home")}
+    environ = {**os.environ, "SENRYU_HOME": str(home)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
     assert process.stderr is not None
     for line in process.stderr:

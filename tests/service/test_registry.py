@@ -15,7 +15,7 @@ from senryu.errors import SenryuError
 from senryu.model.hub import parameters
 from senryu.model.program import Program
 from senryu.service.memory import available_memory
-from senryu.service.registry import HAIKU, NANO, Registry, kv_pages, load_engine, load_model
+from senryu.service.registry import ALIASES, HAIKU, NANO, Registry, kv_pages, load_engine, load_model, names_of
 from senryu.service.shapes import shape_spec
 from serving import scripted_model
 
@@ -32,6 +32,10 @@ def test_names_resolve_to_the_loaded_model() -> None:
         assert registry.resolve(name).id == registry.canonical(name) == id
         assert registry.resolve(name).model is model
     assert {served.id for served in registry.served()} == {HAIKU, NANO, "other"}
+    names = names_of("other")
+    assert {registry.resolve(name).id for name in names} == {HAIKU, NANO, "other"}
+    assert set(names) == {HAIKU, NANO, "other", *ALIASES}
+    assert names_of(NANO) == names_of("other")[1:]
     with pytest.raises(SenryuError, match=r"^model: claude-4$"):
         registry.resolve("claude-4")
     asyncio.run(registry.close())

@@ -11,11 +11,12 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
+from senryu.api.bedrock.routes import BEDROCK, Bedrock
 from senryu.api.desk import Desk
 from senryu.api.doors import Door
 from senryu.api.edge import Edge
@@ -24,7 +25,9 @@ from senryu.api.lifetime import Drain
 from senryu.api.messages import Messages
 from senryu.api.models import Models
 from senryu.api.openai.door import OPENAI_DOOR, OpenAI, by_headers
+from senryu.api.openrouter import OPENROUTER, OpenRouter
 from senryu.api.server import DrainServer, check_bind, listen
+from senryu.api.vertex import VERTEX, Vertex
 from senryu.api.wire import json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
@@ -36,11 +39,12 @@ from senryu.service.batches import RESULTS_KEPT, Batches
 from senryu.service.files import Files
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
+from senryu.service.usage_reader import UsageReader
 from senryu.service.usage_writer import UsageWriter
 
 __all__ = ["check_start", "create_app", "serve_model"]
 
-DOORS: tuple[Door, ...] = (OPENAI_DOOR,)  # beside the Claude API, first match first
+DOORS: tuple[Door, ...] = (BEDROCK, VERTEX, OPENROUTER, OPENAI_DOOR)  # beside the Claude API, first match first
 
 
 def create_app(registry: Registry, settings: Settings, drain: Drain | None = None) -> Starlette:
@@ -61,8 +65,8 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     messages = Messages(desk)
     batches = BatchRoutes(Batches(store, runner), settings)
     files = FileRoutes(uploaded, settings)
-    models = Models(registry)
-    openai = OpenAI(desk)
+    models, bedrock = Models(registry), Bedrock(desk, settings)
+    vertex, openai, openrouter = Vertex(desk), OpenAI(desk), OpenRouter(desk, UsageReader(database, usage))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -80,9 +84,36 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         status = "draining" if drain.begun else "ok"
         return json_response({"status": status, "version": __version__}, 503 if drain.begun else 200)
 
+    claude = claude_routes(messages, batches, files, models)
     routes = [
+        Route("/health", health, methods=["GET"]),
+        Mount("/anthropic", routes=claude),  # where SDKs of hosted services look for them
+        *bedrock.routes(messages=claude),
+        Mount("/vertex", routes=[*vertex.routes(), Mount("/", nowhere)]),
+        *vertex.routes(),
+        Mount("/openai", routes=[*openai.routes(), *openai.model_routes(), Mount("/", nowhere)]),
+        *openai.routes(),
+        Route("/v1/models", by_headers(models.list, openai.models.list), methods=["GET"]),
+        Route("/v1/models/{model_id:path}", by_headers(models.retrieve, openai.models.retrieve), methods=["GET"]),
+        Mount("/api", routes=[*openrouter.routes(), *message_routes(messages), Mount("/", nowhere)]),
+        *claude,
+    ]
+    edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)
+    return Starlette(routes=routes, middleware=[edge], lifespan=lifespan)
+
+
+def message_routes(messages: Messages) -> list[Route]:
+    """A conversation's, without anything that is kept."""
+    return [
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
+    ]
+
+
+def claude_routes(messages: Messages, batches: BatchRoutes, files: FileRoutes, models: Models) -> list[BaseRoute]:
+    """The Claude API, and in the end whatever leads nowhere."""
+    return [
+        *message_routes(messages),
         Route("/v1/messages/batches", batches.create, methods=["POST"]),
         Route("/v1/messages/batches", batches.list, methods=["GET"]),
         Route("/v1/messages/batches/{batch_id}", batches.retrieve, methods=["GET"]),
@@ -99,17 +130,6 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
-    everywhere = [
-        Route("/health", health, methods=["GET"]),
-        Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
-        Mount("/openai", routes=[*openai.routes(), *openai.model_routes(), Mount("/", nowhere)]),
-        *openai.routes(),
-        Route("/v1/models", by_headers(models.list, openai.models.list), methods=["GET"]),
-        Route("/v1/models/{model_id:path}", by_headers(models.retrieve, openai.models.retrieve), methods=["GET"]),
-        *routes,
-    ]
-    edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)
-    return Starlette(routes=everywhere, middleware=[edge], lifespan=lifespan)
 
 
 async def complete(request: Request) -> Response:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from senryu.api.dialect import Dialect
-from senryu.api.fields import Fields, array, boolean, choice, free, matching, natural, optional, string, tagged, wrong_tag
+from senryu.api.fields import (
+    Fields,
+    array,
+    base64_bytes,
+    boolean,
+    choice,
+    free,
+    matching,
+    natural,
+    optional,
+    string,
+    tagged,
+    wrong_tag,
+)
 from senryu.api.wire import V2026
 from senryu.errors import SenryuError
 from senryu.types import (
@@ -208,13 +219,15 @@ class Blocks:
         kind, rest = tagged(value, path)
         if kind == "url":
             raise SenryuError("no_document_urls", path=path)
+        if kind == "file" and not self.dialect.files:
+            raise SenryuError("no_document_files", path=path)
         fields = Fields(rest, f"{path}.{kind}"[: len(path) + 16])
         source: PlainText | Chunks | Pdf | FileReference
         inner: Marked = (None, path)
         match kind:
             case "base64":
                 fields.take("media_type", partial(choice, options=("application/pdf",)))
-                source = Pdf(fields.take("data", _base64))
+                source = Pdf(fields.take("data", base64_bytes))
             case "text":
                 fields.take("media_type", partial(choice, options=("text/plain",)))
                 source = PlainText(fields.take("data", string))
@@ -285,10 +298,3 @@ def _outer(own: CacheControl | None, inner: Marked, parent: str) -> CacheControl
 
 def _texts(blocks: Sequence[Block]) -> tuple[str, ...]:
     return tuple(block.text for block in blocks if isinstance(block, Text))
-
-
-def _base64(value: Any, path: str) -> bytes:
-    try:
-        return base64.b64decode(string(value, path), validate=True)
-    except (binascii.Error, ValueError):
-        raise SenryuError("not_base64", path=path) from None

@@ -19,13 +19,14 @@ NAME_CHARACTERS = 250  # of one of them: any path in plain ASCII fits
 
 @dataclass(slots=True)
 class Dialect:
-    """`canonical` gives the id by which errors name a model; `ignored` are the first paths that were passed over, as they
-    stand in a header."""
+    """`canonical` gives the id by which errors name a model; `files`: whether uploaded files can be referred to; `ignored` are
+    the first paths that were passed over, as they stand in a header."""
 
     version: str
     canonical: Callable[[str], str]
     betas: frozenset[str] = frozenset()
     lenient: bool = False
+    files: bool = True
     model: str = ""
     ignored: dict[str, None] = field(default_factory=dict)
     _room: int = HEADER_CHARACTERS

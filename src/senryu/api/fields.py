@@ -5,6 +5,8 @@ A path names where a value stands, as in `messages.0.content.1.text.text`.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -80,6 +82,14 @@ def matching(value: Any, path: str, pattern: str) -> str:
     if not re.fullmatch(pattern, string(value, path)):
         raise SenryuError("not_matching", path=path, pattern=f"^{pattern}$")
     return str(value)
+
+
+def base64_bytes(value: Any, path: str) -> bytes:
+    """Bytes in base64."""
+    try:
+        return base64.b64decode(string(value, path), validate=True)
+    except (binascii.Error, ValueError):
+        raise SenryuError("not_base64", path=path) from None
 
 
 def free(value: Any, path: str) -> dict[str, Any]:

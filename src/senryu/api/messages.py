@@ -10,7 +10,7 @@ from starlette.responses import Response
 from senryu.api.betas import read_betas
 from senryu.api.body import parse_body
 from senryu.api.desk import Answer, Desk
-from senryu.api.parse import Parser
+from senryu.api.parse import MessagesRequest, Parser
 from senryu.api.sse import EventStream, MessageFramer
 from senryu.api.wire import api_version, block_json, full_usage, json_response, new_message
 from senryu.ledger.prices import usd
@@ -26,14 +26,7 @@ class Messages:
         """The answer as a Message, or as a stream of events."""
         parser = self._parser(request)
         asked = await parse_body(await self.desk.body(request), parser.create)
-        diagnose = asked.turn.diagnose is not None
-        if asked.stream:
-            return await self.desk.stream(request, asked.turn, MessageFramer(diagnose), parser.headers)
-        answer = await self.desk.answer(request, asked.turn)
-        response = json_response(message_json(answer, diagnose=diagnose), headers=parser.headers)
-        if request.headers.get("senryu-cost", "").lower() == "true":
-            response.headers["senryu-cost-usd"] = usd(answer.finished.cost_nano)
-        return response
+        return await message_response(self.desk, request, asked, parser.headers)
 
     async def count_tokens(self, request: Request) -> Response:
         """Tokens of the prompt, counted by the path that an answer takes."""
@@ -50,6 +43,20 @@ class Messages:
             lenient=self.desk.lenient,
             tenant=request.state.tenant,
         )
+
+
+async def message_response(
+    desk: Desk, request: Request, asked: MessagesRequest, headers: dict[str, str]
+) -> Response | EventStream:
+    """The answer to a request that was read, as a Message or as a stream of events. Raises as `Desk`."""
+    diagnose = asked.turn.diagnose is not None
+    if asked.stream:
+        return await desk.stream(request, asked.turn, MessageFramer(diagnose), headers)
+    answer = await desk.answer(request, asked.turn)
+    response = json_response(message_json(answer, diagnose=diagnose), headers=headers)
+    if request.headers.get("senryu-cost", "").lower() == "true":
+        response.headers["senryu-cost-usd"] = usd(answer.finished.cost_nano)
+    return response
 
 
 def message_json(answer: Answer, *, tier: str = "standard", diagnose: bool = False) -> dict[str, Any]:

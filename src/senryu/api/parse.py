@@ -44,8 +44,8 @@ class MessagesRequest:
 class Parser:
     """Parses one body; an unknown beta is refused at once.
 
-    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use. After `create` or
-    `count`, `headers` name what the lenient profile passed over.
+    `canonical` gives the id by which errors name a model; `tenant` is whose caches the turn may use; `files`: whether uploaded
+    files can be referred to. After `create` or `count`, `headers` name what the lenient profile passed over.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class Parser:
         betas: frozenset[str] = frozenset(),
         lenient: bool = False,
         tenant: str = "",
+        files: bool = True,
     ) -> None:
-        self.dialect = Dialect(version, canonical, betas, lenient)
+        self.dialect = Dialect(version, canonical, betas, lenient, files)
         if unknown := unknown_betas(betas):
             refusal = refuse_betas(unknown)
             for name in unknown:
@@ -80,7 +81,7 @@ class Parser:
         turn = Turn(
             model=model,
             max_tokens=max_tokens,
-            stop_sequences=fields.take_or("stop_sequences", _stop_sequences, ()),
+            stop_sequences=fields.take_or("stop_sequences", stop_sequences, ()),
             fills_context=CONTEXT_EXCEEDED in self.dialect.betas,
             diagnose=fields.take_or("diagnostics", optional(self._diagnostics), None),
             thread=thread,
@@ -163,7 +164,7 @@ class Parser:
 
     def _foreign(self, fields: Fields) -> None:
         """Features of other models and services: refused by name, unless nothing is asked."""
-        fields.take_or("thinking", optional(self._thinking), None)
+        fields.take_or("thinking", optional(self.thinking), None)
         for name, what in (FOREIGN_FIELDS | BOOKKEEPING_FIELDS).items():
             value = fields.take_or(name, lambda value, path: value, None)
             if name in FOREIGN_FIELDS or not self.dialect.lenient:
@@ -171,7 +172,8 @@ class Parser:
             elif value:
                 self.dialect.ignore(name)
 
-    def _thinking(self, value: Any, path: str) -> None:
+    def thinking(self, value: Any, path: str) -> None:
+        """`thinking`: this model has none, so only "disabled" asks for nothing."""
         thinking = Fields(value, path)
         kind = thinking.take("type", partial(choice, options=("enabled", "disabled", "adaptive")))
         if kind == "disabled":
@@ -236,7 +238,8 @@ def _folded(read: list[tuple[Message, bool]]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _stop_sequences(value: Any, path: str) -> tuple[str, ...]:
+def stop_sequences(value: Any, path: str) -> tuple[str, ...]:
+    """Texts at which an answer ends. Raises SenryuError."""
     stops = tuple(string(item, f"{path}.{index}") for index, item in enumerate(array(value, path)))
     if any(not stop or stop.isspace() for stop in stops):
         raise SenryuError("blank_stop")

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from senryu.api.lifetime import Drain
+from senryu.api.tls import TlsProtocol, tls_context
 from senryu.api.wire import encode_json, envelope
 from senryu.config import Settings
 from senryu.errors import SenryuError
@@ -38,10 +39,11 @@ def is_loopback(host: str) -> bool:
 def check_bind(settings: Settings) -> None:
     """Before a model is loaded: may we listen there, and can we?
 
-    Raises SenryuError when anyone could call without a key, and when the address is taken.
+    Raises SenryuError when anyone could call without a key, when the address is taken, and for TLS files that cannot be used.
     """
     if settings.api_key is None and not is_loopback(settings.host):
         raise SenryuError("open_bind", host=settings.host)
+    tls_context(settings)
     listen(settings.host, settings.port).close()
 
 
@@ -103,10 +105,18 @@ class DrainServer(uvicorn.Server):
     """uvicorn with our own signals: begin the drain, then cut it, then leave at once; and without callers who stall."""
 
     def __init__(self, app: Starlette, settings: Settings, drain: Drain, ready: Callable[[str], None] | None = None) -> None:
-        """ready: called with the base URL as soon as requests are accepted."""
+        """ready: called with the base URL as soon as requests are accepted. Raises SenryuError for TLS files that fail."""
+        context = tls_context(settings)
+        self.scheme = "https" if context else "http"
+
+        def encrypted(**how: Any) -> TlsProtocol:
+            assert context is not None
+            return TlsProtocol(Http(**how), context, settings.stall_timeout_s)
+
+        http: Any = encrypted if context else Http
         config = uvicorn.Config(
             app,
-            http=Http,
+            http=http,
             loop="asyncio" if sys.platform == "win32" else "uvloop",
             ws="none",
             lifespan="off",  # entered by ourselves, so that its errors are ours
@@ -127,7 +137,7 @@ class DrainServer(uvicorn.Server):
         await super().startup(sockets)
         if self.ready is not None and sockets:
             host, port = sockets[0].getsockname()[:2]
-            self.ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self.ready(f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -50,7 +50,6 @@ def frame(data: dict[str, Any]) -> bytes:
 
 
 PING = frame({"type": "ping"})
-MESSAGE_STOP = frame({"type": "message_stop"})
 
 
 class Framer(Protocol):
@@ -66,47 +65,62 @@ class Framer(Protocol):
         """The end of a stream whose answer failed midway."""
 
 
-class MessageFramer:
-    """The Messages API's: blocks are numbered as they come. `diagnose`: see `new_message`."""
-
-    content_type = EVENT_STREAM
-    keep_alive = PING
+class MessageEvents:
+    """A turn's events as the Messages API names them: blocks are numbered as they come. `diagnose`: see `new_message`."""
 
     def __init__(self, diagnose: bool = False) -> None:
         self._index = -1
         self._diagnose = diagnose
 
-    def frames(self, event: Event) -> bytes:
-        """The frames that one event of a turn becomes."""
+    def of(self, event: Event) -> list[dict[str, Any]]:
+        """What one event of a turn becomes."""
         match event:
             case Started():
-                return frame({"type": "message_start", "message": new_message(event, self._diagnose)})
+                return [{"type": "message_start", "message": new_message(event, self._diagnose)}]
             case BlockStarted():
                 self._index += 1
-                start = {"type": "content_block_start", "index": self._index, "content_block": block_json(event.block)}
-                return frame(start) + (PING if self._index == 0 else b"") + self._first_delta(event.block)
+                return [*self._start(event.block)]
             case TextDelta():
-                return self._delta({"type": "text_delta", "text": event.text})
+                return [self._delta({"type": "text_delta", "text": event.text})]
             case InputDelta():
-                return self._delta({"type": "input_json_delta", "partial_json": event.json})
+                return [self._delta({"type": "input_json_delta", "partial_json": event.json})]
             case CitationDelta():
-                return self._delta({"type": "citations_delta", "citation": citation_json(event.citation)})
+                return [self._delta({"type": "citations_delta", "citation": citation_json(event.citation)})]
             case BlockStopped():
-                return frame({"type": "content_block_stop", "index": self._index})
+                return [{"type": "content_block_stop", "index": self._index}]
             case Finished():
                 end = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
-                return frame({"type": "message_delta", "delta": end, "usage": usage_of(event.usage)}) + MESSAGE_STOP
+                delta = {"type": "message_delta", "delta": end, "usage": usage_of(event.usage)}
+                return [delta, {"type": "message_stop"}]
+
+    def _start(self, block: Text | ToolUse) -> Iterator[dict[str, Any]]:
+        """The first one is followed by a ping; a call's input begins with an empty piece."""
+        yield {"type": "content_block_start", "index": self._index, "content_block": block_json(block)}
+        if self._index == 0:
+            yield {"type": "ping"}
+        if isinstance(block, ToolUse):
+            yield self._delta({"type": "input_json_delta", "partial_json": ""})
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": self._index, "delta": delta}
+
+
+class MessageFramer:
+    """The Messages API's server-sent events. `diagnose`: see `new_message`."""
+
+    content_type = EVENT_STREAM
+    keep_alive = PING
+
+    def __init__(self, diagnose: bool = False) -> None:
+        self._events = MessageEvents(diagnose)
+
+    def frames(self, event: Event) -> bytes:
+        """The frames that one event of a turn becomes."""
+        return b"".join(map(frame, self._events.of(event)))
 
     def failure(self, error: SenryuError, request_id: str) -> bytes:
         """An `error` event."""
         return frame(envelope(error, request_id))
-
-    def _first_delta(self, block: Text | ToolUse) -> bytes:
-        """A call's input begins with an empty piece."""
-        return self._delta({"type": "input_json_delta", "partial_json": ""}) if isinstance(block, ToolUse) else b""
-
-    def _delta(self, delta: dict[str, Any]) -> bytes:
-        return frame({"type": "content_block_delta", "index": self._index, "delta": delta})
 
 
 class EventStream:

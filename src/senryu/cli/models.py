@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -14,16 +15,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("ls")
 def ls(json: Json = False) -> None:
-    """List the models that can be served without a download."""
+    """List the models that can be served without a download, and the names that each answers to when it is served."""
     from senryu.config import load_settings
     from senryu.model.hub import describe, local_models
+    from senryu.service.registry import names_of
 
-    rows = [describe(files) for files in local_models(load_settings().home)]
+    found = [describe(files) for files in local_models(load_settings().home)]
+    rows = [{**row, "answers_to": list(names_of(row["name"]))} for row in found]
     if json:
         print_json(rows)
         return
     columns = ("name", "family", "parameters", "context", "bytes")
-    print_table(columns, [[_short(row[column]) for column in columns] for row in rows])
+    print_table((*columns, "answers to"), [[*(_short(row[name]) for name in columns), _names(row)] for row in rows])
 
 
 @app.command("show")
@@ -37,6 +40,11 @@ def show(model: Annotated[str, typer.Argument(help="nano, path:DIR or hf:ORG/REP
         print_json(facts)
     else:
         print_table(("", ""), [[key.replace("_", " "), _short(value)] for key, value in facts.items()])
+
+
+def _names(row: dict[str, Any]) -> str:
+    """One a line on a terminal."""
+    return ("\n" if sys.stdout.isatty() else ",").join(row["answers_to"])
 
 
 def _short(value: object) -> str:

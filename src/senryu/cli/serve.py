@@ -22,6 +22,10 @@ def serve(
         int | None, typer.Option(min=1, help="Threads of the engine; all cores by default.", show_default=False)
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="Require this key (or set SENRYU_API_KEY).", show_default=False)] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(help="Serve HTTPS with this certificate (PEM) and --tls-key.", show_default=False)
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The certificate's private key (PEM).", show_default=False)] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +44,8 @@ def serve(
     from senryu.service.registry import Registry, load_model
 
     options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
-    settings = load_settings(host=host, port=port, api_key=api_key, profile=profile, **options)
+    options |= {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
+    settings = load_settings(api_key=api_key, profile=profile, **options)
     check_start(settings)
     say(f"Loading {model} ...")
     loaded = load_model(settings, model, progress=CompileProgress())

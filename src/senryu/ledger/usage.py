@@ -1,4 +1,4 @@
-"""Rows of usage in the database: each written once; and sums of them by day, model and tenant."""
+"""Rows of usage in the database: each written once; one of them again, and sums by day, model and tenant."""
 
 from __future__ import annotations
 
@@ -58,6 +58,26 @@ async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
 def _flat(row: UsageRow) -> dict[str, object]:
     flat = asdict(row)
     return flat | flat.pop("usage") | flat.pop("tool_errors")
+
+
+async def find(connection: AsyncConnection, tenant: str, id: str) -> UsageRow | None:
+    """The row of a tenant's answer."""
+    query = select(requests).where(requests.c.id == id, requests.c.tenant == tenant)
+    found = (await connection.execute(query)).mappings().first()
+    if found is None:
+        return None
+    row = dict(found)
+    usage = Usage(**{field.name: row.pop(field.name) for field in fields(Usage)})
+    errors = ToolErrors(**{field.name: row.pop(field.name) for field in fields(ToolErrors)})
+    return UsageRow(**row, usage=usage, tool_errors=errors)
+
+
+async def spent(connection: AsyncConnection, tenant: str, since: Sequence[int]) -> list[int]:
+    """What a tenant's rows cost since each of these times, in nano-dollars."""
+    table = requests.c
+    columns = [func.coalesce(func.sum(case((table.at >= start, table.cost_nano), else_=0)), 0) for start in since]
+    found = (await connection.execute(select(*columns).where(table.tenant == tenant))).one()
+    return [int(cost) for cost in found]
 
 
 async def sums(connection: AsyncConnection, by: Sequence[By] = ("day", "model"), since: int = 0) -> list[UsageSum]:

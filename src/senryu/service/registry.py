@@ -124,6 +124,17 @@ class Registry:
             await model.engine.close()
 
 
+def aliases_of(id: str) -> tuple[str, ...]:
+    """The names that lead to a served id."""
+    return tuple(name for name, canonical in ALIASES.items() if canonical == id)
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """Every name that leads to the model of this name when it alone is served."""
+    ids = dict.fromkeys((model, NANO, HAIKU))
+    return tuple(name for id in ids for name in (id, *aliases_of(id)))
+
+
 def load_model(settings: Settings, ref: str, progress: Progress | None = None) -> LoadedModel:
     """The model of `ref` (nano, hf:ORG/REPO, path:DIR, DIR), ready to answer.
 

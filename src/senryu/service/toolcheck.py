@@ -1,6 +1,6 @@
 """Whether a call that was made is one that the caller's tools allow: the buckets of the tool-call error rate.
 
-The rate counts as OpenRouter does: over requests that offered tools and ended with calls; a request has failed when any of
+The rate counts over requests that offered tools and ended with calls; a request has failed when any of
 its calls has; schemas are Draft 7, and one that cannot be checked counts as kept. What a check leaves out (see validation.py)
 counts as kept too.
 """

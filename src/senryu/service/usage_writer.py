@@ -26,12 +26,21 @@ class UsageWriter:
         self._database = database
         self._waiting: list[UsageRow] = []
         self._wake = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
         self._stopping = False
 
     def add(self, row: UsageRow) -> None:
         """Take a row to be written."""
         self._waiting.append(row)
         self._wake.set()
+
+    async def flush(self) -> None:
+        """Write all that waits now. Raises what the database raises; the rows then go on waiting."""
+        async with self._one_at_a_time:
+            if rows := self._waiting[:]:
+                async with self._database.write() as connection:
+                    await record(connection, rows)
+                del self._waiting[: len(rows)]
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -51,7 +60,7 @@ class UsageWriter:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._write()
+                await self.flush()
             except Exception:
                 tries -= self._stopping
                 logger.exception("usage of %d requests could not be written, and waits", len(self._waiting))
@@ -59,9 +68,3 @@ class UsageWriter:
                 await asyncio.sleep(RETRY_SECONDS)
         if self._waiting:
             logger.error("usage of %d requests is lost", len(self._waiting))
-
-    async def _write(self) -> None:
-        rows = self._waiting[:]
-        async with self._database.write() as connection:
-            await record(connection, rows)
-        del self._waiting[: len(rows)]

@@ -1,0 +1,162 @@
+"""What an application does with AnthropicVertex, the official Python client for Vertex AI: BASE_URL KEY."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anthropic
+import pydantic
+from checks import Check, arguments, long_text, report
+
+MODEL = "claude-3-5-haiku@20241022"
+SERVED = "claude-3-5-haiku-20241022"
+HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
+TOOLS: list[Any] = [
+    {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "input_schema": {"type": "object", "properties": {"city": {"enum": ["Bonn", "Oslo"]}}, "required": ["city"]},
+    }
+]
+ASK: list[Any] = [{"role": "user", "content": "What is the weather in Bonn?"}]
+ANY: Any = {"type": "any", "disable_parallel_tool_use": True}
+
+
+def options(key: str = "") -> dict[str, Any]:
+    place = {"base_url": f"{URL}/vertex/v1", "region": "us-east5", "project_id": "a-project"}
+    return {**place, "access_token": key or KEY, "max_retries": 0, "_strict_response_validation": True, "timeout": 120}
+
+
+@functools.cache
+def client(key: str = "") -> anthropic.AnthropicVertex:
+    return anthropic.AnthropicVertex(**options(key))
+
+
+def create() -> str:
+    message = client().messages.create(model=MODEL, max_tokens=64, messages=HELLO, system="Be brief.")
+    assert (message.type, message.role, message.model) == ("message", "assistant", SERVED)
+    assert message.usage.output_tokens > 0
+    assert str(message._request_id).startswith("req_")
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+def asynchronous() -> str:
+    async def ask() -> anthropic.types.Message:
+        async with anthropic.AsyncAnthropicVertex(**options()) as client:
+            return await client.messages.create(model=MODEL, max_tokens=16, messages=HELLO)
+
+    return f"{asyncio.run(ask()).usage.output_tokens} tokens"
+
+
+def stream() -> str:
+    with client().messages.stream(model=MODEL, max_tokens=64, messages=HELLO) as events:
+        text = "".join(events.text_stream)
+        final = events.get_final_message()
+    assert text == "".join(block.text for block in final.content if block.type == "text")
+    return f"{final.usage.output_tokens} tokens"
+
+
+def tool_loop() -> str:
+    first = client().messages.create(model=MODEL, max_tokens=200, messages=ASK, tools=TOOLS, tool_choice=ANY)
+    (call,) = first.content
+    assert call.type == "tool_use"
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "12 degrees and rain"}
+    history: list[Any] = [*ASK, {"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
+    second = client().messages.create(model=MODEL, max_tokens=64, messages=history, tools=TOOLS, tool_choice={"type": "none"})
+    return f"{call.input}, then {second.stop_reason}"
+
+
+def tool_in_a_stream() -> str:
+    with client().messages.stream(model=MODEL, max_tokens=200, messages=ASK, tools=TOOLS, tool_choice=ANY) as events:
+        pieces = [event.partial_json for event in events if event.type == "input_json"]
+        (call,) = events.get_final_message().content
+    assert call.type == "tool_use"
+    assert json.loads("".join(pieces)) == call.input
+    return f"{len(pieces)} pieces of {call.input}"
+
+
+def parse() -> str:
+    class Order(pydantic.BaseModel):
+        large: bool
+        paid: bool
+
+    asked: list[Any] = [{"role": "user", "content": "A large coffee with milk, paid in cash."}]
+    order = client().messages.parse(model=MODEL, max_tokens=200, messages=asked, output_format=Order).parsed_output
+    assert isinstance(order, Order)
+    return repr(order)
+
+
+def cache() -> str:
+    system: list[Any] = [{"type": "text", "text": f"{time.time()}. {long_text()}", "cache_control": {"type": "ephemeral"}}]
+    asked: Any = {"model": MODEL, "max_tokens": 8, "system": system, "messages": HELLO}
+    written = client().messages.create(**asked).usage.cache_creation_input_tokens or 0
+    assert written >= 2048
+    assert client().messages.create(**asked).usage.cache_read_input_tokens == written
+    return f"wrote and read {written}"
+
+
+def count_tokens() -> str:
+    counted = client().messages.count_tokens(model=MODEL, messages=HELLO).input_tokens
+    assert counted == client().messages.create(model=MODEL, max_tokens=1, messages=HELLO).usage.input_tokens
+    return f"{counted} tokens"
+
+
+def raises(kind: type[anthropic.APIStatusError], words: str, call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except anthropic.APIStatusError as error:
+        caught = error
+    else:
+        raise AssertionError(f"no {kind.__name__}")
+    assert type(caught) is kind, f"{type(caught).__name__}, expected {kind.__name__}"
+    assert str(caught.request_id).startswith("req_")
+    assert words in str(caught)
+    return str(caught)
+
+
+def bad_request() -> str:
+    return raises(
+        anthropic.BadRequestError,
+        "max_tokens: 8193 > 8192",
+        lambda: client().messages.create(model=MODEL, max_tokens=8193, messages=HELLO),
+    )
+
+
+def wrong_key() -> str:
+    return raises(
+        anthropic.AuthenticationError,
+        "UNAUTHENTICATED",
+        lambda: client("wrong").messages.create(model=MODEL, max_tokens=1, messages=HELLO),
+    )
+
+
+def unknown_model() -> str:
+    return raises(
+        anthropic.NotFoundError,
+        "publishers/anthropic/models/claude-9",
+        lambda: client().messages.create(model="claude-9", max_tokens=1, messages=HELLO),
+    )
+
+
+CHECKS: list[tuple[str, Check]] = [
+    ("create", create),
+    ("create", asynchronous),
+    ("stream", stream),
+    ("tools", tool_loop),
+    ("tools", tool_in_a_stream),
+    ("structured output", parse),
+    ("cache", cache),
+    ("count tokens", count_tokens),
+    ("errors", bad_request),
+    ("errors", wrong_key),
+    ("errors", unknown_model),
+]
+
+if __name__ == "__main__":
+    URL, KEY = arguments()
+    report(CHECKS)
