@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senryu.api.lifetime import CallerGone, Drain
 from senryu.api.server import is_loopback
-from senryu.api.wire import envelope, json_response
+from senryu.api.wire import BARE_SEND, envelope, json_response
 from senryu.errors import SenryuError
 from senryu.service.ids import new_id
 
@@ -38,7 +38,9 @@ class Edge:
             return
         request_id = new_id("req_")
         headers = Headers(scope=scope)
-        scope.setdefault("state", {}).update(request_id=request_id, tenant=_tenant(_sent_key(headers)))
+        scope.setdefault("state", {}).update(
+            {"request_id": request_id, "tenant": _tenant(_sent_key(headers)), BARE_SEND: send}
+        )
         extra = [(b"request-id", request_id.encode()), *_cors(headers)]
         started = False
 

@@ -40,10 +40,7 @@ class Messages:
             if request.headers.get("senryu-cost", "").lower() == "true":
                 response.headers["senryu-cost-usd"] = usd(cost)
             return response
-        started = await while_wanted(anext(events), request.receive, self.drain)
-        assert isinstance(started, Started)
-        frames = Framer(diagnose)
-        return EventStream(started, events, frames, self.drain, request.state.request_id, headers=parser.headers)
+        return EventStream(events, Framer(diagnose), self.drain, request.state.request_id, headers=parser.headers)
 
     async def count_tokens(self, request: Request) -> Response:
         """Tokens of the prompt, counted by the path that an answer takes."""

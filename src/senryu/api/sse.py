@@ -20,7 +20,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from senryu.api.lifetime import CallerGone, Drain, while_wanted
-from senryu.api.wire import block_json, citation_json, encode_json, envelope, new_message, usage_of
+from senryu.api.wire import BARE_SEND, block_json, citation_json, encode_json, envelope, new_message, usage_of
 from senryu.errors import SenryuError
 from senryu.types import (
     BlockStarted,
@@ -51,6 +51,10 @@ def frame(data: dict[str, Any]) -> bytes:
 
 PING = frame({"type": "ping"})
 MESSAGE_STOP = frame({"type": "message_stop"})
+_TEXT_HEAD = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
+)
+_TEXT_END = b"}}\n\n"
 
 
 class Framer:
@@ -59,18 +63,20 @@ class Framer:
     def __init__(self, diagnose: bool = False) -> None:
         self._index = -1
         self._diagnose = diagnose
+        self._text_head = b""  # of a delta of the block that is open
 
     def frames(self, event: Event) -> bytes:
         """The frames that one event of a turn becomes."""
+        if type(event) is TextDelta:  # nearly all of them: what is the same in each is written once
+            return self._text_head + encode_json(event.text) + _TEXT_END
         match event:
             case Started():
                 return frame({"type": "message_start", "message": new_message(event, self._diagnose)})
             case BlockStarted():
                 self._index += 1
+                self._text_head = _TEXT_HEAD % self._index
                 start = {"type": "content_block_start", "index": self._index, "content_block": block_json(event.block)}
                 return frame(start) + (PING if self._index == 0 else b"") + self._first_delta(event.block)
-            case TextDelta():
-                return self._delta({"type": "text_delta", "text": event.text})
             case InputDelta():
                 return self._delta({"type": "input_json_delta", "partial_json": event.json})
             case CitationDelta():
@@ -80,6 +86,7 @@ class Framer:
             case Finished():
                 end = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
                 return frame({"type": "message_delta", "delta": end, "usage": usage_of(event.usage)}) + MESSAGE_STOP
+        raise AssertionError(f"no event: {event!r}")
 
     def _first_delta(self, block: Text | ToolUse) -> bytes:
         """A call's input begins with an empty piece."""
@@ -90,54 +97,76 @@ class Framer:
 
 
 class EventStream:
-    """An ASGI response: a turn's events as they come, closed when the caller hangs up or the server is cut."""
+    """An ASGI response: a turn's events as they come, closed when the caller hangs up or the server is cut.
+
+    What goes wrong before the turn has started is raised, for an answer of its own kind.
+    """
 
     def __init__(
         self,
-        started: Started,
         events: AsyncGenerator[Event, None],
         framer: Framer,
         drain: Drain,
         request_id: str,
         headers: Mapping[str, str],
     ) -> None:
-        self.started, self.events, self.framer, self.drain, self.request_id = started, events, framer, drain, request_id
+        self.events, self.framer, self.drain, self.request_id = events, framer, drain, request_id
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in headers.items())]
-        self.last_sent = 0.0
+        self.begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         last = b""
         async with aclosing(self.events):
-            await send({"type": "http.response.start", "status": 200, "headers": self.headers})
             try:
-                await while_wanted(self._write_all(send), receive, self.drain)
+                await while_wanted(self._write_all(send, scope["state"].get(BARE_SEND, send)), receive, self.drain)
             except CallerGone:
                 return
-            except SenryuError as error:
+            except Exception as error:
+                if not self.begun:
+                    raise
+                if not isinstance(error, SenryuError):
+                    logger.exception("%s failed midway", self.request_id)
+                    error = SenryuError("internal")
                 last = frame(envelope(error, self.request_id))
-            except Exception:
-                logger.exception("%s failed midway", self.request_id)
-                last = frame(envelope(SenryuError("internal"), self.request_id))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _write_all(self, send: Send) -> None:
-        pinger = asyncio.create_task(self._keep_alive(send))
-        try:
-            await self._write(send, self.framer.frames(self.started))
-            async for event in self.events:
-                await self._write(send, self.framer.frames(event))
-        finally:
-            pinger.cancel()
-
-    async def _write(self, send: Send, data: bytes) -> None:
+    async def _write_all(self, send: Send, write: Send) -> None:
         """Waits while the caller takes nothing, until the server drops it."""
-        self.last_sent = asyncio.get_running_loop().time()
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+        started = await anext(self.events)
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        self.begun = True
+        frames, pings = self.framer.frames, _Pings(write)
+        try:
+            await write({"type": "http.response.body", "body": frames(started), "more_body": True})
+            async for event in self.events:
+                pings.silent = False
+                await write({"type": "http.response.body", "body": frames(event), "more_body": True})
+        finally:
+            pings.stop()
 
-    async def _keep_alive(self, send: Send) -> None:
-        """A ping whenever the stream was silent, as during a long prefill: proxies cut silent connections."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(PING_SECONDS)
-            if loop.time() - self.last_sent >= PING_SECONDS:
-                await self._write(send, PING)
+
+class _Pings:
+    """A ping whenever the stream was silent, as during a long prefill: proxies cut silent connections.
+
+    silent: nothing was written since the last look.
+    """
+
+    def __init__(self, write: Send) -> None:
+        self.silent = True
+        self._write, self._loop = write, asyncio.get_running_loop()
+        self._ping: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(PING_SECONDS, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._ping:
+            self._ping.cancel()
+
+    def _look(self) -> None:
+        if self.silent and (self._ping is None or self._ping.done()):
+            self._ping = self._loop.create_task(self._send())
+        self.silent = True
+        self._timer = self._loop.call_later(PING_SECONDS, self._look)
+
+    async def _send(self) -> None:
+        await self._write({"type": "http.response.body", "body": PING, "more_body": True})

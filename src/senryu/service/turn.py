@@ -79,7 +79,7 @@ class Service:
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
         meter = Meter(turn, self.prices, keep or self.keep)
-        return meter.follow(self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter))
+        return self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter)
 
     async def _run_thread(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
         """`_run` of the whole conversation, which is kept when it is answered."""
@@ -99,7 +99,7 @@ class Service:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
         points = await _beside(turn, breakpoints)
-        with self.admission.admit():
+        with self.admission.admit(), meter:
             cites = await _beside(turn, check_citations)
             turn = await self.documents.resolve(turn)
             planned = await plan(model, turn)
@@ -108,7 +108,7 @@ class Service:
             request = _request(model, turn, prompt, planned, room)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
-                yield started
+                yield meter.see(started)
             answer, cited, reused = Answer(model, turn, planned), await citer(turn) if cites else None, 0
             meter.answer = answer
             tokens = model.engine.generate(request)
@@ -118,11 +118,11 @@ class Service:
                         reused = event.cached or reused
                         if started is None:
                             started = self._started(served, turn, prompt, event.cached, start)
-                            yield started
+                            yield meter.see(started)
                         if turn.max_tokens:
                             parts = answer.push(event)
                             for part in cited.push(parts) if cited else parts:
-                                yield part
+                                yield meter.see(part)
                         if answer.done:
                             break
             except EngineClosed as error:
@@ -136,7 +136,7 @@ class Service:
             reason = answer.stop_reason if turn.max_tokens else "max_tokens"
             if reason == "max_tokens" and room < turn.max_tokens:
                 reason = "model_context_window_exceeded"
-            yield Finished(reason, answer.stop_sequence, usage)
+            yield meter.see(Finished(reason, answer.stop_sequence, usage))
 
     def _started(self, served: Served, turn: Turn, prompt: Prompt, cached: int, start: float) -> Started:
         """The answer begins. cached: tokens that the engine need not compute, where a breakpoint makes it matter."""
