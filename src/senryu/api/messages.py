@@ -33,14 +33,16 @@ class Messages:
         """The answer as a Message, or as a stream of events."""
         parser = self._parser(request)
         asked = await parse_body(await read_body(request, self.stall_timeout), parser.create)
-        events, diagnose = self.service.run(asked.turn), asked.turn.diagnose is not None
+        diagnose = asked.turn.diagnose is not None
         if not asked.stream:
-            message, cost = await while_wanted(collect(events, diagnose=diagnose), request.receive, self.drain)
+            work = collect(self.service.run(asked.turn), diagnose=diagnose)
+            message, cost = await while_wanted(work, request.receive, self.drain)
             response = json_response(message, headers=parser.headers)
             if request.headers.get("senryu-cost", "").lower() == "true":
                 response.headers["senryu-cost-usd"] = usd(cost)
             return response
-        return EventStream(events, Framer(diagnose), self.drain, request.state.request_id, headers=parser.headers)
+        groups = self.service.run_grouped(asked.turn)
+        return EventStream(groups, Framer(diagnose), self.drain, request.state.request_id, headers=parser.headers)
 
     async def count_tokens(self, request: Request) -> Response:
         """Tokens of the prompt, counted by the path that an answer takes."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -97,26 +97,27 @@ class Framer:
 
 
 class EventStream:
-    """An ASGI response: a turn's events as they come, closed when the caller hangs up or the server is cut.
+    """An ASGI response: a turn's events as they come, those of a group in one piece; closed when the caller hangs up or the
+    server is cut.
 
     What goes wrong before the turn has started is raised, for an answer of its own kind.
     """
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
+        groups: AsyncGenerator[Sequence[Event], None],
         framer: Framer,
         drain: Drain,
         request_id: str,
         headers: Mapping[str, str],
     ) -> None:
-        self.events, self.framer, self.drain, self.request_id = events, framer, drain, request_id
+        self.groups, self.framer, self.drain, self.request_id = groups, framer, drain, request_id
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in headers.items())]
-        self.begun = False
+        self.begun = self.ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         last = b""
-        async with aclosing(self.events):
+        async with aclosing(self.groups):
             try:
                 await while_wanted(self._write_all(send, scope["state"].get(BARE_SEND, send)), receive, self.drain)
             except CallerGone:
@@ -128,21 +129,27 @@ class EventStream:
                     logger.exception("%s failed midway", self.request_id)
                     error = SenryuError("internal")
                 last = frame(envelope(error, self.request_id))
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        if not self.ended:
+            await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _write_all(self, send: Send, write: Send) -> None:
         """Waits while the caller takes nothing, until the server drops it."""
-        started = await anext(self.events)
+        group = await anext(self.groups)
         await send({"type": "http.response.start", "status": 200, "headers": self.headers})
         self.begun = True
-        frames, pings = self.framer.frames, _Pings(write)
+        pings = _Pings(write)
         try:
-            await write({"type": "http.response.body", "body": frames(started), "more_body": True})
-            async for event in self.events:
+            await self._write_group(group, write)
+            async for group in self.groups:
                 pings.silent = False
-                await write({"type": "http.response.body", "body": frames(event), "more_body": True})
+                await self._write_group(group, write)
         finally:
             pings.stop()
+
+    async def _write_group(self, group: Sequence[Event], write: Send) -> None:
+        body = b"".join(map(self.framer.frames, group))
+        self.ended = isinstance(group[-1], Finished)
+        await write({"type": "http.response.body", "body": body, "more_body": not self.ended})
 
 
 class _Pings:

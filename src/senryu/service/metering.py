@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -12,7 +12,7 @@ from senryu.ledger import clock
 from senryu.ledger.prices import Prices, Tier
 from senryu.ledger.rows import Outcome, ToolErrors, UsageRow
 from senryu.service.answer import Answer
-from senryu.types import BlockStopped, Event, Finished, Started, TextDelta, ToolUse, Turn, Usage
+from senryu.types import BlockStopped, Event, Started, StopReason, ToolUse, Turn, Usage
 
 Keep = Callable[[UsageRow], None]
 
@@ -50,21 +50,23 @@ class Meter:
             outcome = "finished" if self._usage else "aborted"
         self._keep(self._row(self._started, outcome))
 
-    def see(self, event: Event) -> Event:
-        """The same event; Finished is told the cost."""
-        if type(event) is TextDelta:  # nearly all of them: nothing is counted but the block's start
-            return event
-        if isinstance(event, Started):
-            self._started = event
-            return event
+    def see(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The same events, which come before the last."""
+        for event in events:
+            if isinstance(event, Started):
+                self._started = event
+            elif self._first is None:
+                self._first = self._elapsed()
+            elif isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
+                self._calls += 1
+        return events
+
+    def finish(self, stop_reason: StopReason, usage: Usage) -> int:
+        """The turn is complete; what it costs in nano-dollars."""
         if self._first is None:
             self._first = self._elapsed()
-        if isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
-            self._calls += 1
-        if isinstance(event, Finished):
-            self._usage, self._stop_reason = event.usage, event.stop_reason
-            return replace(event, cost_nano=self._prices.cost(event.usage))
-        return event
+        self._usage, self._stop_reason = usage, stop_reason
+        return self._prices.cost(usage)
 
     def _elapsed(self) -> int:
         return round((time.monotonic() - self._clock) * 1000)
