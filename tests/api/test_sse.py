@@ -69,15 +69,23 @@ class Script:
 def served() -> Iterator[tuple[str, Script]]:
     script = Script()
 
-    async def run(self: Service, turn: Turn) -> AsyncGenerator[Event, None]:
+    async def run_grouped(self: Service, turn: Turn, keep: object = None) -> AsyncGenerator[list[Event], None]:
         script.turns.append(turn)
-        for event in script.events:
+        group: list[Event] = []
+        for number, event in enumerate(script.events):
             if isinstance(event, Exception):
+                if group:
+                    yield group
                 raise event
-            yield event
+            group.append(event)
+            if len(group) > number % 3:
+                yield group
+                group = []
+        if group:
+            yield group
 
     with pytest.MonkeyPatch.context() as patch, serving(scripted_model()) as url:
-        patch.setattr(Service, "run", run)
+        patch.setattr(Service, "run_grouped", run_grouped)
         yield url, script
 
 

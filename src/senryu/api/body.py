@@ -7,10 +7,9 @@ import json
 import math
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from senryu.api.lifetime import CallerGone
 from senryu.errors import SenryuError
@@ -25,8 +24,7 @@ _ESCAPE = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]
 
 async def read_body(request: Request, stall_timeout: float, most: int = BODY_BYTES) -> bytes:
     """The whole body, of at most so many bytes. Raises as `body_chunks`."""
-    async with aclosing(body_chunks(request, stall_timeout, most)) as chunks:
-        return b"".join([chunk async for chunk in chunks])
+    return b"".join([chunk async for chunk in body_chunks(request, stall_timeout, most)])
 
 
 async def body_chunks(request: Request, stall_timeout: float, most: int) -> AsyncGenerator[bytes, None]:
@@ -37,18 +35,16 @@ async def body_chunks(request: Request, stall_timeout: float, most: int) -> Asyn
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise SenryuError("too_large")
-    size = 0
-    stream = request.stream()
-    while True:
+    size, more = 0, True
+    while more:
         try:
             async with asyncio.timeout(stall_timeout):
-                chunk = await anext(stream, None)
+                message = await request.receive()
         except TimeoutError as error:
             raise SenryuError("body_stalled") from error
-        except ClientDisconnect as error:
-            raise CallerGone from error
-        if chunk is None:
-            return
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > most:
             raise SenryuError("too_large")
@@ -71,7 +67,9 @@ def decode_json(body: bytes) -> Any:
         text = body.decode("utf-8")
         if _SURROGATE.search(text):
             _check_surrogates(text)
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+        return _decoder.decode(text)
     except RecursionError:
         raise SenryuError("bad_json", why="nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -101,6 +99,9 @@ def _float(text: str) -> float:
     if math.isinf(value):
         raise ValueError("a number is out of range")
     return value
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
 
 
 def _check_surrogates(text: str) -> None:

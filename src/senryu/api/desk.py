@@ -62,10 +62,9 @@ class Desk:
         self, request: Request, turn: Turn, framer: Framer, headers: Mapping[str, str] | None = None
     ) -> EventStream:
         """A response that streams the answer: refusals up to its first event are raised here, so that they get a status."""
-        events = self.service.run(turn)
-        started = await while_wanted(anext(events), request.receive, self.drain)
-        assert isinstance(started, Started)
-        return EventStream(started, events, framer, self.drain, request.state.request_id, headers or {})
+        groups = self.service.run_grouped(turn)
+        first = await while_wanted(anext(groups), request.receive, self.drain)
+        return EventStream(first, groups, framer, self.drain, request.state.request_id, headers or {})
 
     async def count(self, request: Request, turn: Turn) -> int:
         """Tokens of the prompt, counted by the path that an answer takes."""

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from senryu.api.doors import Door, door_of, sent_key
 from senryu.api.lifetime import CallerGone, Drain
 from senryu.api.server import is_loopback
+from senryu.api.wire import BARE_SEND
 from senryu.errors import SenryuError
 from senryu.service.ids import new_id
 
@@ -40,7 +41,8 @@ class Edge:
         request_id = new_id("req_")
         headers = Headers(scope=scope)
         door = door_of(self.doors, scope["path"], headers)
-        scope.setdefault("state", {}).update(request_id=request_id, tenant=tenant_of(sent_key(headers)))
+        state = {"request_id": request_id, "tenant": tenant_of(sent_key(headers)), BARE_SEND: send}
+        scope.setdefault("state", {}).update(state)
         extra = [(name.encode(), request_id.encode()) for name in {"request-id", door.id_header}] + _cors(headers)
         started = False
 

@@ -31,6 +31,7 @@ BOOKKEEPING_FIELDS = {  # the same, but no answer would differ: the lenient prof
     "speed": "speed is",
     "user_profile_id": "user profiles are",
 }
+_NOT_HERE = FOREIGN_FIELDS | BOOKKEEPING_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ class Parser:
     def _foreign(self, fields: Fields) -> None:
         """Features of other models and services: refused by name, unless nothing is asked."""
         fields.take_or("thinking", optional(self.thinking), None)
-        for name, what in (FOREIGN_FIELDS | BOOKKEEPING_FIELDS).items():
-            value = fields.take_or(name, lambda value, path: value, None)
+        for name, what in _NOT_HERE.items():
+            value = fields.take_or(name, _unread, None)
             if name in FOREIGN_FIELDS or not self.dialect.lenient:
                 self.dialect.without(what, value, name)
             elif value:
@@ -236,6 +237,10 @@ def _folded(read: list[tuple[Message, bool]]) -> tuple[Message, ...]:
             messages[start : index + 1] = [Message("user", content) for content in moved]
         start = index + 1
     return tuple(messages)
+
+
+def _unread(value: Any, path: str) -> Any:
+    return value
 
 
 def stop_sequences(value: Any, path: str) -> tuple[str, ...]:

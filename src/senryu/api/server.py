@@ -143,8 +143,8 @@ class DrainServer(uvicorn.Server):
         if not self.should_exit:
             self.drain.begin()
             self.should_exit = True
-        elif not self.drain.cut.is_set() and self.loop is not None:
-            self.loop.call_soon_threadsafe(self.drain.cut.set)
+        elif not self.drain.was_cut and self.loop is not None:
+            self.loop.call_soon_threadsafe(self.drain.cut)
         else:
             self.force_exit = True
 

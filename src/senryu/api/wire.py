@@ -13,6 +13,7 @@ from senryu.types import CacheMiss, Citation, Started, Text, ToolUse, Usage
 
 encode_json = msgspec.json.Encoder().encode
 
+BARE_SEND = "bare_send"  # in a scope's state: the server's own `send`, for bodies, which nobody on the way looks at
 V2023 = "2023-06-01"
 V2026 = "2026-10-21"
 

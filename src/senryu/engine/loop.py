@@ -42,33 +42,43 @@ class Stream:
         self._cached = 0
         self._finish: FinishReason | None = None
         self._error: Exception | None = None
-        self._wake = asyncio.Event()
+        self._news = False  # something waits here
+        self._consumer: asyncio.Future[None] | None = None  # which waits for that
 
     def begin(self, cached: int) -> None:
         self._begun = cached
-        self._wake.set()
+        self._tell()
 
     def push(self, tokens: list[int], cached: int, finish: FinishReason | None) -> None:
         self._tokens += tokens
         self._cached = cached
         self._finish = finish
         self.ended = finish is not None
-        self._wake.set()
+        self._tell()
 
     def fail(self, error: Exception) -> None:
         self._error = error
         self.ended = True
-        self._wake.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news = True
+        if self._consumer is not None and not self._consumer.done():
+            self._consumer.set_result(None)
 
     async def next(self) -> TokenEvent:
         """What has arrived since the last call, waiting for a token or the beginning. Raises what `fail` was given."""
-        await self._wake.wait()
+        if not self._news:
+            self._consumer = self.loop.create_future()
+            try:
+                await self._consumer
+            finally:
+                self._consumer = None
         if self._begun is not None:
             begun, self._begun = self._begun, None
-            if not self._tokens and self._error is None:
-                self._wake.clear()
+            self._news = bool(self._tokens) or self._error is not None
             return TokenEvent((), begun)
-        self._wake.clear()
+        self._news = False
         if self._error is not None:
             raise self._error
         tokens, self._tokens = tuple(self._tokens), []

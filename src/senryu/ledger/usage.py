@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Executable, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.clock import DAY, as_datetime
@@ -16,6 +17,9 @@ from senryu.ledger.tables import requests
 from senryu.types import Usage
 
 By = Literal["day", "model", "tenant"]
+_TOKENS = tuple(field.name for field in fields(Usage))
+_ERRORS = tuple(field.name for field in fields(ToolErrors))
+_OWN = tuple(field.name for field in fields(UsageRow) if field.name not in ("usage", "tool_errors"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,20 @@ async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     """Write rows; one whose id is there already is left as it is."""
     values = [_flat(row) for row in rows]
     if values:
-        dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")  # the one that is in use already
-        await connection.execute(dialect.insert(requests).on_conflict_do_nothing(index_elements=["id"]), values)
+        await connection.execute(_insert(connection.dialect.name), values)
+
+
+@cache
+def _insert(dialect: str) -> Executable:
+    """Built once, since it runs all the time."""
+    module = import_module(f"sqlalchemy.dialects.{dialect}")  # the one that is in use already
+    statement: Executable = module.insert(requests).on_conflict_do_nothing(index_elements=["id"])
+    return statement
 
 
 def _flat(row: UsageRow) -> dict[str, object]:
-    flat = asdict(row)
-    return flat | flat.pop("usage") | flat.pop("tool_errors")
+    parts = ((row, _OWN), (row.usage, _TOKENS), (row.tool_errors, _ERRORS))
+    return {name: getattr(part, name) for part, names in parts for name in names}
 
 
 async def find(connection: AsyncConnection, tenant: str, id: str) -> UsageRow | None:
@@ -87,8 +98,8 @@ async def sums(connection: AsyncConnection, by: Sequence[By] = ("day", "model"),
     groups = [keys[name].label(name) for name in by]
     prompt = table.input_tokens + table.cache_write_5m + table.cache_write_1h + table.cache_read
     called = and_(table.tools_offered > 0, table.stop_reason == "tool_use")
-    wrong = {field.name: table[field.name] > 0 for field in fields(ToolErrors)}
-    parts = {field.name: table[field.name] for field in fields(Usage)}
+    wrong = {name: table[name] > 0 for name in _ERRORS}
+    parts = {name: table[name] for name in _TOKENS}
     totals = {
         "cost_nano": table.cost_nano,
         "input_cost_nano": table.input_cost_nano,

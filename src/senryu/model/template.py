@@ -171,8 +171,7 @@ class _Guard:
         # a lookahead finds overlapping occurrences too; each is cut after its first character
         self._whole = re.compile(f"(?s)(?=(?:{'|'.join(map(re.escape, texts))}))(.)") if texts else None
         # "<|en" at the end of one block and "d|>" at the start of the next would meet in the rendered text
-        self._heads = {text[:length] for text in texts for length in range(1, len(text))}
-        self._longest = max(map(len, texts), default=1) - 1
+        self._heads = tuple({text[:length] for text in texts for length in range(1, len(text))})
 
     def protect(self, value: Any, separator: str) -> Any:
         """The same messages or tools with `separator` inside every dangerous string, keys too."""
@@ -188,7 +187,7 @@ class _Guard:
         if self._whole is None:
             return text
         end = len(text.rstrip())  # a template may trim
-        if any(text[max(end - length, 0) : end] in self._heads for length in range(1, self._longest + 1)):
+        if text.endswith(self._heads, 0, end):
             text = text[:end] + separator + text[end:]
         return self._whole.sub(r"\1" + separator, text)
 

@@ -34,6 +34,7 @@ class Tokenizer:
         self._backend = backend
         self._to_bytes = _ByteRule.of(json.loads(backend.to_str())["decoder"])
         self._bytes: dict[int, bytes] = {}
+        self._texts: dict[int, str | None] = {}
         added = backend.get_added_tokens_decoder()
         self.added_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items())}
         self.special_tokens: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
@@ -103,6 +104,15 @@ class Tokenizer:
             self._bytes[id] = self._to_bytes.bytes_of(token)
         return self._bytes[id]
 
+    def token_text(self, id: int) -> str | None:
+        """`token_bytes` as text; None where they are no whole characters."""
+        if id not in self._texts:
+            try:
+                self._texts[id] = self.token_bytes(id).decode()
+            except UnicodeDecodeError:
+                self._texts[id] = None
+        return self._texts[id]
+
     def _split_at_special(self, piece: str) -> tuple[str, str]:
         starts = [start for token in self.special_tokens if (start := piece.find(token)) >= 0]
         cut = min(starts, default=len(piece))
@@ -124,24 +134,34 @@ class Tokenizer:
         return continuation
 
 
+_Utf8 = codecs.getincrementaldecoder("utf-8")
+
+
 class StreamDecoder:
     """Turns a stream of ids into text, whole characters only; all pushed text and the flush add up to `Tokenizer.decode`."""
 
     def __init__(self, tokenizer: Tokenizer, rule: _ByteRule, continues: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = _Utf8("replace")
         self._unspaced_token = rule.unspace_first_token and not continues
         self._strip = 0 if continues else rule.strip_start
+        self._between = not (self._unspaced_token or self._strip)  # two whole characters, behind the start
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete. The bytes of an unfinished character wait for the next push."""
-        text = []
+        texts = []
         for id in ids:
-            data = self._tokenizer.token_bytes(id)
-            if data and self._unspaced_token:
-                data, self._unspaced_token = data.replace(b" ", b""), False
-            text.append(self._utf8.decode(data))
-        return self._without_start("".join(text))
+            text = self._tokenizer.token_text(id) if self._between else None
+            texts.append(self._decode(id) if text is None else text)
+        return "".join(texts)
+
+    def _decode(self, id: int) -> str:
+        data = self._tokenizer.token_bytes(id)
+        if data and self._unspaced_token:
+            data, self._unspaced_token = data.replace(b" ", b""), False
+        text = self._without_start(self._utf8.decode(data))
+        self._between = not (self._unspaced_token or self._strip or self._utf8.getstate()[0])
+        return text
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character, else nothing."""

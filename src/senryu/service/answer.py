@@ -38,6 +38,7 @@ class Answer:
         self._texts: list[str] = []  # of the text block that is open
         self._call: _Call | None = None  # the call that is open
         self._ends_with_call = False
+        self._text_alone = not turn.stop_sequences and not plan.calls
         self._parser: CallParser | None = None
         self._marks: dict[int, str] = {}
         if plan.calls:
@@ -45,8 +46,11 @@ class Answer:
             self._parser = CallParser(plan.calls, found, forced=plan.forced, begun=plan.begun)
             self._marks = {id: text for text, id in found.items()}
 
-    def push(self, event: TokenEvent) -> Iterator[Event]:
+    def push(self, event: TokenEvent) -> list[Event]:
         """What `event` adds to the answer. After it has made the answer `done`, push no more."""
+        if self._text_alone and event.finish is None and self._stop_ids.isdisjoint(event.tokens):
+            self.output_tokens += len(event.tokens)
+            return self._show_text(self._decoder.push(event.tokens))
         parts: list[Part] = []
         for token in event.tokens:
             self.output_tokens += 1
@@ -59,10 +63,11 @@ class Answer:
             if self.stop_sequence is None:
                 parts.append(TextPart(self._watcher.flush()))
         self.done = self.stop_sequence is not None or event.finish is not None
-        yield from self._show(parts)
+        events = self._show(parts)
         if self.done:
-            yield from self._close_blocks()
+            events += self._close_blocks()
             self.stop_reason = self._reason(event)
+        return events
 
     def check_calls(self) -> None:
         """Compare the finished calls with their schemas. Slow for large ones: for a thread beside asyncio's."""
@@ -102,26 +107,27 @@ class Answer:
                 seen.append(part)
         return seen
 
-    def _show(self, parts: list[Part]) -> Iterator[Event]:
+    def _show(self, parts: list[Part]) -> list[Event]:
         """Parts as events; neighbouring text is one delta."""
+        events: list[Event] = []
         text: list[str] = []
         for part in parts:
             if isinstance(part, TextPart):
                 text.append(part.text)
             else:
-                yield from self._show_text("".join(text))
+                events += self._show_text("".join(text))
                 text = []
-                yield from self._show_call(part)
-        yield from self._show_text("".join(text))
+                events += self._show_call(part)
+        events += self._show_text("".join(text))
+        return events
 
-    def _show_text(self, text: str) -> Iterator[Event]:
-        if text:
-            if not self._texts:
-                yield from self._close_blocks()
-                yield BlockStarted(Text(""))
-            self._ends_with_call = False
-            self._texts.append(text)
-            yield TextDelta(text)
+    def _show_text(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        begun = [] if self._texts else [*self._close_blocks(), BlockStarted(Text(""))]
+        self._ends_with_call = False
+        self._texts.append(text)
+        return [*begun, TextDelta(text)]
 
     def _show_call(self, part: CallStarted | ArgumentsPart | CallStopped) -> Iterator[Event]:
         match part:

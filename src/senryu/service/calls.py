@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import astuple, dataclass
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class CallFormat:
@@ -68,8 +70,7 @@ def marks(form: CallFormat, added_tokens: Mapping[str, int]) -> dict[str, int]:
     return {token: id for token, id in added_tokens.items() if len(token) > 1 and any(token in text for text in texts)}
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
+class TextPart(msgspec.Struct, frozen=True):  # two for each token of an answer: cheaper to make than a dataclass
     """Text outside of calls."""
 
     text: str

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Self
 
 from senryu.ledger import clock
 from senryu.ledger.prices import Prices, Tier
 from senryu.ledger.rows import Outcome, ToolErrors, UsageRow
 from senryu.service.answer import Answer
-from senryu.types import BlockStopped, Event, Finished, Started, ToolUse, Turn, Usage
+from senryu.types import BlockStopped, Event, Started, StopReason, ToolUse, Turn, Usage
 
 Keep = Callable[[UsageRow], None]
 
 
 class Meter:
-    """Follows one turn. Once it has started it leaves one row, at its end, its abort or its failure.
+    """Sees the events of one turn, which runs inside of it. Once it has started it leaves one row, at its end, its abort or
+    its failure.
 
     A turn that fails costs nothing, nor does one that is given up before its first token and has no cache breakpoint; any other
     that is given up costs its prompt and the tokens that were made.
@@ -36,33 +37,36 @@ class Meter:
         self._usage: Usage | None = None  # when it is complete
         self._stop_reason: str | None = None
 
-    async def follow(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The same events; Finished is told the cost."""
-        outcome: Outcome = "failed"
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    yield self._see(event)
-            outcome = "finished"
-        except (GeneratorExit, asyncio.CancelledError):
-            outcome = "finished" if self._usage else "aborted"
-            raise
-        finally:
-            if self._started:
-                self._keep(self._row(self._started, outcome))
+    def __enter__(self) -> Self:
+        return self
 
-    def _see(self, event: Event) -> Event:
-        if isinstance(event, Started):
-            self._started = event
-            return event
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._started is None:
+            return
+        outcome: Outcome = "failed"
+        if kind is None:
+            outcome = "finished"
+        elif issubclass(kind, GeneratorExit | asyncio.CancelledError):
+            outcome = "finished" if self._usage else "aborted"
+        self._keep(self._row(self._started, outcome))
+
+    def see(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The same events, which come before the last."""
+        for event in events:
+            if isinstance(event, Started):
+                self._started = event
+            elif self._first is None:
+                self._first = self._elapsed()
+            elif isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
+                self._calls += 1
+        return events
+
+    def finish(self, stop_reason: StopReason, usage: Usage) -> int:
+        """The turn is complete; what it costs in nano-dollars."""
         if self._first is None:
             self._first = self._elapsed()
-        if isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
-            self._calls += 1
-        if isinstance(event, Finished):
-            self._usage, self._stop_reason = event.usage, event.stop_reason
-            return replace(event, cost_nano=self._prices.cost(event.usage))
-        return event
+        self._usage, self._stop_reason = usage, stop_reason
+        return self._prices.cost(usage)
 
     def _elapsed(self) -> int:
         return round((time.monotonic() - self._clock) * 1000)

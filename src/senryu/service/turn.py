@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar, cast
@@ -71,26 +71,35 @@ class Service:
         turn = await self.documents.resolve(turn)
         return len((await self.prompts.encode(model, turn)).ids)
 
-    def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
-        """Started, the blocks, Finished. Closing the generator aborts the engine's work and frees its pages.
+    async def run(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Event, None]:
+        """`run_grouped`, one event at a time."""
+        async with aclosing(self.run_grouped(turn, keep)) as groups:
+            async for group in groups:
+                for event in group:
+                    yield event
 
+    def run_grouped(self, turn: Turn, keep: Keep | None = None) -> AsyncGenerator[Sequence[Event], None]:
+        """Started, the blocks, Finished; what is there together comes together, and nothing waits for more.
+
+        Closing the generator aborts the engine's work and frees its pages.
         Started comes at once, but with cache breakpoints only when the engine knows what it need not compute: its usage says
         what is read and what is written. keep: takes the row of usage in place of the service's own.
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
         meter = Meter(turn, self.prices, keep or self.keep)
-        return meter.follow(self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter))
+        return self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter)
 
-    async def _run_thread(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
+    async def _run_thread(self, turn: Turn, meter: Meter) -> AsyncGenerator[Sequence[Event], None]:
         """`_run` of the whole conversation, which is kept when it is answered."""
         with self.threads.joined(turn) as thread:
             meter.turn = thread.turn
-            async with aclosing(self._run(thread.turn, meter)) as events:
-                async for event in events:
-                    thread.see(event)
-                    yield event
+            async with aclosing(self._run(thread.turn, meter)) as groups:
+                async for group in groups:
+                    for event in group:
+                        thread.see(event)
+                    yield group
 
-    async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Event, None]:
+    async def _run(self, turn: Turn, meter: Meter) -> AsyncGenerator[Sequence[Event], None]:
         start = self._clock()
         await _beside(turn, check)
         served = self.registry.resolve(turn.model)
@@ -99,7 +108,7 @@ class Service:
             raise _refusal(closed) from closed
         model.limits.check_output(turn.max_tokens, served.id)
         points = await _beside(turn, breakpoints)
-        with self.admission.admit():
+        with self.admission.admit(), meter:
             cites = await _beside(turn, check_citations)
             turn = await self.documents.resolve(turn)
             planned = await plan(model, turn)
@@ -108,35 +117,41 @@ class Service:
             request = _request(model, turn, prompt, planned, room)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:
-                yield started
+                yield meter.see([started])
             answer, cited, reused = Answer(model, turn, planned), await citer(turn) if cites else None, 0
             meter.answer = answer
-            tokens = model.engine.generate(request)
+            tokens, group = model.engine.generate(request), list[Event]()
             try:
                 async with aclosing(cast(AsyncGenerator[TokenEvent, None], tokens)) as stream:
                     async for event in stream:
                         reused = event.cached or reused
                         if started is None:
                             started = self._started(served, turn, prompt, event.cached, start)
-                            yield started
+                            group.append(started)
                         if turn.max_tokens:
                             parts = answer.push(event)
-                            for part in cited.push(parts) if cited else parts:
-                                yield part
+                            group += cited.push(parts) if cited else parts
                         if answer.done:
                             break
+                        if group:
+                            yield meter.see(group)
+                            group = []
             except EngineClosed as error:
                 raise _refusal(error) from error
             except DeadlineExceeded as error:
                 raise SenryuError("deadline") from error
             if answer.calls:
+                if group:
+                    yield meter.see(group)  # for the check takes time
+                    group = []
                 await asyncio.to_thread(answer.check_calls)
             assert started is not None, "the engine has answered nothing"
             usage = replace(started.usage, output_tokens=answer.output_tokens, reused_tokens=reused)
             reason = answer.stop_reason if turn.max_tokens else "max_tokens"
             if reason == "max_tokens" and room < turn.max_tokens:
                 reason = "model_context_window_exceeded"
-            yield Finished(reason, answer.stop_sequence, usage)
+            cost = meter.finish(reason, usage)
+            yield [*meter.see(group), Finished(reason, answer.stop_sequence, usage, cost)]
 
     def _started(self, served: Served, turn: Turn, prompt: Prompt, cached: int, start: float) -> Started:
         """The answer begins. cached: tokens that the engine need not compute, where a breakpoint makes it matter."""
