@@ -247,6 +247,12 @@ def test_a_deadline_that_passes_is_a_model_timeout() -> None:
         assert (kind, "deadline" in value["message"]) == ("modelStreamErrorException", True)
 
 
+def test_uploaded_files_are_not_offered(url: str) -> None:
+    document = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    response = post(url, messages=[{"role": "user", "content": [document]}])
+    assert "uploaded files are not offered at this address" in refusal(response, 400, "ValidationException")
+
+
 def test_the_lenient_profile_says_what_it_passed_over() -> None:
     with serving(scripted_model(says("ok")), profile="lenient") as url:
         asked = {"model": "x", "thinking": {"type": "adaptive"}, "cache_control": {"type": "ephemeral"}}

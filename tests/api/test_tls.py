@@ -72,7 +72,7 @@ def sending(url: str, context: ssl.SSLContext, fields: dict[str, Any], withhold:
         yield sock
 
 
-def read_all(sock: ssl.SSLSocket) -> bytes:
+def read_all(sock: socket.socket) -> bytes:
     """All that still comes, whether the server says goodbye or not."""
     answer = bytearray()
     with contextlib.suppress(OSError):
@@ -103,9 +103,13 @@ def test_who_does_not_trust_or_speak_tls_is_turned_away(tls: dict[str, str], tru
     with serving(scripted_model(says("Hello")), stall_timeout_s=0.3, **tls) as url:
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(url + "/health", verify=ssl.create_default_context())
-        with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(url.replace("https", "http") + "/health")
+        plain = httpx.post(url.replace("https", "http") + "/v1/messages", json=body(), headers=VERSION)
+        assert plain.status_code == 400
+        assert "Write https:// in place of http://" in plain.json()["error"]["message"]
         address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port), timeout=60) as noise:
+            noise.sendall(b"\x00" * 100)
+            assert b"HTTP" not in read_all(noise)
         with socket.create_connection((address.host, address.port), timeout=60) as silent:
             assert silent.recv(1) == b""  # no handshake within the time
         assert httpx.get(url + "/health", verify=trusting).status_code == 200

@@ -53,6 +53,9 @@ def test_doctor_names_what_a_start_depends_on(call, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         (tmp_path / "config.toml").write_text(f"port = {taken.getsockname()[1]}\n")
         facts = json.loads(call("doctor", "--json").stdout)
+    assert facts["tls"] == "plain HTTP"
+    (tmp_path / "config.toml").write_text(f'tls_cert = "{tmp_path}/none"\ntls_key = "none"\n')
+    assert "cannot read tls_cert" in json.loads(call("doctor", "--json").stdout)["tls"]
     assert any(key.startswith("port_") and "taken" in value for key, value in facts.items() if isinstance(value, str))
 
 

@@ -18,10 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from senryu.api.lifetime import Drain
 from senryu.api.tls import TlsProtocol, tls_context
-from senryu.api.wire import encode_json, envelope
+from senryu.api.wire import bad_http
 from senryu.config import Settings
 from senryu.errors import SenryuError
-from senryu.service.ids import new_id
 
 HEAD_BYTES = 64 * 1024  # of a request's first line and headers
 
@@ -94,10 +93,7 @@ class Http(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered in the API's shape, too."""
-        id = new_id("req_")
-        body = encode_json(envelope(SenryuError("bad_http", why=msg), id))
-        head = f"HTTP/1.1 400 Bad Request\r\nrequest-id: {id}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.write(bad_http(msg))
         self.transport.close()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
+from senryu.api.wire import bad_http
 from senryu.config import Settings
 from senryu.errors import SenryuError
 
@@ -81,7 +82,9 @@ class TlsProtocol(asyncio.Protocol):
                 self._inner.data_received(piece)
         except ssl.SSLWantReadError:
             self.flush()
-        except ssl.SSLError:  # no TLS at all, none that we speak, or a goodbye
+        except ssl.SSLError as error:  # no TLS at all, none that we speak, or a goodbye
+            if not self._open and error.reason == "HTTP_REQUEST":
+                self._socket.write(bad_http("This server speaks HTTPS. Write https:// in place of http:// in the address."))
             self.close()
         else:
             self.close()

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from senryu.errors import SenryuError
+from senryu.service.ids import new_id
 from senryu.types import CacheMiss, Citation, Started, Text, ToolUse, Usage
 
 encode_json = msgspec.json.Encoder().encode
@@ -39,6 +40,14 @@ def envelope(error: SenryuError, request_id: str) -> dict[str, Any]:
     if error.detail:
         what["details"] = {"error_code": error.detail}
     return {"type": "error", "error": what, "request_id": request_id}
+
+
+def bad_http(why: str) -> bytes:
+    """A whole response, for what no application was asked about."""
+    id = new_id("req_")
+    body = encode_json(envelope(SenryuError("bad_http", why=why), id))
+    head = f"HTTP/1.1 400 Bad Request\r\nrequest-id: {id}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

@@ -53,6 +53,17 @@ def port_state(host: str, port: int) -> str:
     return "free"
 
 
+def tls_state(settings: Settings) -> str:
+    """What `senryu serve` would speak."""
+    from senryu.api.tls import tls_context
+    from senryu.errors import SenryuError
+
+    try:
+        return f"HTTPS with {settings.tls_cert}" if tls_context(settings) else "plain HTTP"
+    except SenryuError as error:
+        return str(error)
+
+
 def weight_cache_state(root: Path, verify: bool) -> str:
     """How many packed models are kept there; with `verify` every byte is checked and damaged files are removed."""
     from senryu.model.packed import check_files, kept_files
@@ -99,6 +110,7 @@ def doctor(
         "memory_free_gb": round(available_memory() / 1e9, 1),
         "home": str(settings.home),
         f"port_{settings.port}": port_state(settings.host, settings.port),
+        "tls": tls_state(settings),
         "api_key": "required" if settings.api_key else "not required (loopback only)",
     }
     if json:
