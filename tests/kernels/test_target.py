@@ -13,12 +13,14 @@ from senryu import kernels
 from senryu.kernels import target
 
 HERE = Path(__file__).parent
+AMX = "+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni,+amx-tile,+amx-int8"
 NARROW = """
 import sys
 from pathlib import Path
 import numpy as np
 import test_attention, test_gemm
 from senryu import kernels
+from senryu.kernels import target
 
 compiled = kernels.load(Path(sys.argv[1]), path=sys.argv[2])
 assert compiled.isa == sys.argv[2]
@@ -27,6 +29,7 @@ for rows in (1, 2, 3, 4, 5, 6, 13):
 test_gemm.test_integers_are_exact_at_the_extremes(compiled)
 test_attention.test_int8_is_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
 test_attention.test_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
+assert target.supported()[0].name == compiled.isa  # better ones are hidden from Numba too
 """
 
 
@@ -40,15 +43,28 @@ def run(*arguments: str) -> str:
 def test_the_best_set_is_chosen_by_the_features_that_numba_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
+    monkeypatch.setattr(target, "tiles_permitted", lambda: True)
     for features, names in [
         ("+avx2,+fma,-avx512f", ["avx2"]),
         ("+avx2,+fma,+avxvnni", ["avxvnni", "avx2"]),
         ("+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni", ["avx512", "avx2"]),
+        ("+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni,+amx-tile", ["avx512", "avx2"]),
+        (AMX, ["amx", "avx512", "avx2"]),
         ("+avx2,-fma", []),
         ("+neon,+dotprod", ["neon"]),
     ]:
         monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
         assert [isa.name for isa in target.supported()] == names
+
+
+def test_tiles_need_the_systems_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", AMX)
+    monkeypatch.setattr(target, "tiles_permitted", lambda: False)
+    assert [isa.name for isa in target.supported()] == ["avx512", "avx2"]
+    with pytest.raises(RuntimeError, match="cannot run amx kernels: it lacks the system's permission to use tiles"):
+        target.narrow("amx")
 
 
 def test_a_set_that_does_not_run_here_is_refused_by_name() -> None:

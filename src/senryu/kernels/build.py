@@ -21,7 +21,7 @@ from senryu import caches
 from senryu.kernels.target import ISAS, cpu_features, narrow, supported, target
 
 Progress = Callable[[str, int, int], None]
-OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-int8", "i8mm")
+OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-bf16", "i8mm")
 MODULES = ("attention", "fused", "gemm", "sample", "forward")
 
 
