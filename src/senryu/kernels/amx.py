@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from llvmlite import ir
-from numba.core import cgutils
 
 from senryu.kernels.simd import I8, I16, I64, V64B, at, declare
 
@@ -29,9 +28,7 @@ Signs = Literal["us", "su", "ss", "uu"]  # of left, then right: unsigned or sign
 
 def configure(b: ir.IRBuilder, shapes: Sequence[tuple[int | ir.Value, int | ir.Value]]) -> None:
     """Tile i gets shapes[i]: rows (1 to 16) and bytes of a row (4 to 64, in fours), numbers or int64 values."""
-    slot = cgutils.alloca_once(b, ir.ArrayType(I8, 64))
-    slot.align = 64
-    place = b.ptrtoint(slot, I64)
+    place = scratch(b, 64)
     known = [1] + [0] * 63  # palette 1, from row 0
     later = []
     for i, shape in enumerate(shapes):
@@ -69,6 +66,14 @@ def dot(b: ir.IRBuilder, total: int, left: int, right: int, signs: Signs) -> Non
     """total += left x right, three different tiles."""
     function = declare(b, f"llvm.x86.tdpb{signs}d", ir.VoidType(), [I8] * 3)
     b.call(function, [ir.Constant(I8, tile) for tile in (total, left, right)])
+
+
+def scratch(b: ir.IRBuilder, size: int) -> ir.Value:
+    """Address of `size` bytes of this thread's stack, on a line's border. What is in them is unknown."""
+    with b.goto_entry_block():
+        slot = b.alloca(ir.ArrayType(I8, size))
+    slot.align = 64
+    return b.ptrtoint(slot, I64)
 
 
 def _move(b: ir.IRBuilder, name: str, tile: int, address: ir.Value, stride: ir.Value) -> None:
