@@ -48,7 +48,7 @@ def test_keys_of_aws(tmp_path: Path) -> None:
         ("drafts = 1", "`drafts` should be true or false, got 1"),
         ("max_requests = 0", "`max_requests` should be 1 or more"),
         ("kv_cache_gb = nan", "`kv_cache_gb` should be 0 or more"),
-        ('kernels = "cuda"', "`kernels` should be auto or avx512 or avxvnni or avx2 or neon or numpy or fp32"),
+        ('kernels = "cuda"', "`kernels` should be auto or amx or avx512 or avxvnni or avx2 or neon or numpy or fp32"),
         ('profile = "strict"', "`profile` should be faithful or lenient, got 'strict'"),
         ('weights = "int5"', "`weights` should be int8 or int4 or bf16, got 'int5'"),
         ("port = ", "cannot read"),

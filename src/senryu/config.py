@@ -45,7 +45,7 @@ class Settings:
     threads: int = 0
     """Threads of the engine; 0 is every usable core."""
     kernels: str = "auto"
-    """auto, avx512, avxvnni, avx2, neon, numpy or fp32."""
+    """auto, amx, avx512, avxvnni, avx2, neon, numpy or fp32."""
     kv: str = "int8"
     """Format of K/V pages: int8 (a scale per token and head) or float32. kernels = "fp32" always keeps float32."""
     weights: str = "int8"
@@ -114,7 +114,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 _CHOICES = {
     "profile": ("faithful", "lenient"),
-    "kernels": ("auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
+    "kernels": ("auto", "amx", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"),
     "kv": ("int8", "float32"),
     "weights": ("int8", "int4", "bf16"),
 }

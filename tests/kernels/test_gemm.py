@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import both, matrix_fields, step
+from harness import both, compiled, copy, matrix_fields, step
 
-from senryu.kernels import Kernels, pack
-from senryu.kernels.layout import aligned
+from senryu.kernels import Kernels, pack, reference
+from senryu.kernels.layout import aligned, operation
 
 
-def matrix(rng: np.random.Generator, n: int, k: int, bias: bool = True) -> pack.PackedMatrix:
-    packed = pack.empty(n, k)
-    q = rng.integers(-127, 128, (n, k)).astype(np.int8)
-    scale = rng.random(n, np.float32) + np.float32(0.1)
-    pack.fill(packed, 0, q, scale, rng.standard_normal(n, np.float32) if bias else None)
+def matrix(rng: np.random.Generator, n: int, k: int, format: pack.Format = "int8") -> pack.PackedMatrix:
+    packed, bias = pack.empty(n, k, format), rng.standard_normal(n, np.float32)
+    if format == "int8":
+        pack.fill(packed, 0, rng.integers(-127, 128, (n, k)).astype(np.int8), rng.random(n, np.float32) + np.float32(0.1), bias)
+    else:
+        scale = pack.narrow(rng.standard_normal((n, -(-k // 128)), np.float32))
+        pack.fill(packed, 0, rng.integers(0, 16, (n, k)).astype(np.uint8), scale, bias)
     return packed
 
 
@@ -39,6 +41,38 @@ def test_equals_its_twin_bit_for_bit(compiled_kernels: Kernels, rows: int, k: in
     fast, twin = both(compiled_kernels, "gemm", step(rows=rows), a=a, a_scale=scale, out=out, add=add, **fields(m))
     np.testing.assert_array_equal(fast.out, twin.out)
     assert (fast.out[:, n:] == (out[:, n:] if add else 0)).all()
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_every_number_of_rows_equals_the_twin(compiled_kernels: Kernels, format: pack.Format) -> None:
+    """Rows are cut into blocks of many heights, columns into panels, inputs into steps of 64, 32 or 16 and groups of 128."""
+    rng = np.random.default_rng(7)
+    for k, n in ((64, 64), (96, 80), (144, 130), (320, 64)):
+        m = matrix(rng, n, k, format)
+        a, scale = rng.integers(1, 256, (70, k)).astype(np.uint8), rng.random(70, np.float32)
+        out = rng.standard_normal((70, m.panels * 64), np.float32)
+        rest = {"a_scale": scale, "a_sums": reference.group_sums(a), **matrix_fields(m)}
+        for add in (0, 1):
+            twin = operation("gemm", a=a, out=out.copy(), add=add, **rest)
+            reference.gemm(twin, step(rows=70))
+            for rows in range(1, 71):
+                fast = operation("gemm", a=a[:rows], out=copy(out), add=add, **rest)
+                compiled(compiled_kernels, fast, step(rows=rows))
+                np.testing.assert_array_equal(fast.out[:rows], twin.out[:rows])
+                np.testing.assert_array_equal(fast.out[rows:], out[rows:])
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize(("rows", "k", "n"), [(300, 64, 65), (150, 2192, 64), (33, 4112, 40), (90, 4096, 64)])
+def test_many_rows_and_inputs_equal_the_twin(compiled_kernels: Kernels, rows: int, k: int, n: int, format: pack.Format) -> None:
+    """More rows than one work item takes, more inputs than are unpacked at a time."""
+    rng = np.random.default_rng(k)
+    m = matrix(rng, n, k, format)
+    a = rng.integers(1, 256, (rows, k)).astype(np.uint8)
+    rest = {"a_scale": rng.random(rows, np.float32), "a_sums": reference.group_sums(a), **matrix_fields(m)}
+    out = rng.standard_normal((rows, m.panels * 64), np.float32)
+    fast, twin = both(compiled_kernels, "gemm", step(rows=rows), a=a, out=out, add=1, **rest)
+    np.testing.assert_array_equal(fast.out, twin.out)
 
 
 def test_integers_are_exact_at_the_extremes(compiled_kernels: Kernels) -> None:

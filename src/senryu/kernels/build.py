@@ -21,8 +21,8 @@ from senryu import caches
 from senryu.kernels.target import ISAS, cpu_features, narrow, supported, target
 
 Progress = Callable[[str, int, int], None]
-OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-int8", "i8mm")
-MODULES = ("attention", "fused", "gemm", "sample", "forward")
+OF_INTEREST = (*dict.fromkeys(name for isa in ISAS.values() for name in isa.needs), "avx512bf16", "amx-bf16", "i8mm")
+MODULES = ("attention", "fused", "gemm", "gemm_amx", "sample", "forward")  # a later one's kernel takes an earlier one's place
 
 
 @dataclass(slots=True)

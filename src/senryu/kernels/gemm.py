@@ -46,7 +46,7 @@ from senryu.kernels.tiles import (
 )
 
 FIELDS = OPERATIONS["gemm"]
-FORMAT, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "k", "panels", "rows"))
+FORMAT, W, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "w", "k", "panels", "rows"))
 INT8, INT4, BF16 = (BITS[name] for name in ("int8", "int4", "bf16"))
 MAX_ROWS, MAX_ROWS4 = target().rows, target().int4_rows  # of a tile
 TASK_ROWS = 96  # rows of one work item when there are many
@@ -75,7 +75,7 @@ class Tile:
     add: ir.Value
 
 
-def _place(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value, weights: int, scales: ir.Value) -> None:
+def place(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value, weights: int, scales: ir.Value) -> None:
     """Move a tile's addresses: `weights` bytes of 16 columns in a line, `scales` bytes of a panel's scales."""
     column = b.add(b.mul(panel, ir.Constant(I64, PANEL)), b.mul(block, ir.Constant(I64, 16)))
     t.a, t.out = b.add(t.a, b.mul(row, t.a_stride)), b.add(t.out, b.mul(row, t.out_stride))
@@ -89,7 +89,7 @@ def _place(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.V
 
 def _int8(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
     """(sum + offset) * column scale * row scale."""
-    _place(b, t, row, panel, block, 64, ir.Constant(I64, 4 * PANEL))
+    place(b, t, row, panel, block, 64, ir.Constant(I64, 4 * PANEL))
     t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, PANEL))))
     scale = load_columns(b, b.add(t.w_scale, b.mul(block, ir.Constant(I64, 64))), V16F, t.blocks)
     first = zeros(V16I, t.height, t.blocks) if SIGNED else [load_columns(b, t.w_offset, V16I, t.blocks)] * t.height
@@ -102,7 +102,7 @@ def _int8(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Va
 def _int4(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
     """(sum over groups, in order, of (group's sum - 8 * sum of the row's values) * group scale) * row scale."""
     groups = b.udiv(b.add(t.k, ir.Constant(I64, GROUP - 1)), ir.Constant(I64, GROUP))
-    _place(b, t, row, panel, block, 64, b.mul(groups, ir.Constant(I64, 2 * PANEL)))
+    place(b, t, row, panel, block, 64, b.mul(groups, ir.Constant(I64, 2 * PANEL)))
     t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, PANEL // 2))))
     t.w_scale = b.add(t.w_scale, b.mul(block, ir.Constant(I64, 32)))
     rows = row_addresses(b, t.a, t.a_stride, t.height)
@@ -114,8 +114,8 @@ def _int4(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Va
         size = b.select(b.icmp_signed("<", left, ir.Constant(I64, GROUP)), left, ir.Constant(I64, GROUP))
         lines = b.add(t.w, b.mul(start, ir.Constant(I64, PANEL // 2)))
         ints = _nibble_sums(b, [b.add(r, start) for r in rows], lines, size, t.blocks)
-        place = b.add(t.w_scale, b.mul(g, ir.Constant(I64, 2 * PANEL)))
-        scale = [emit_load_bf16(b, offset(b, place, 32 * c)) for c in range(t.blocks)]
+        scales = b.add(t.w_scale, b.mul(g, ir.Constant(I64, 2 * PANEL)))
+        scale = [emit_load_bf16(b, offset(b, scales, 32 * c)) for c in range(t.blocks)]
         new = []
         for address, line, total in zip(sums_of_rows, ints, totals):
             eight = b.mul(b.load(at(b, b.add(address, b.mul(g, ir.Constant(I64, 4))), I32), align=4), ir.Constant(I32, 8))
@@ -150,7 +150,7 @@ def _nibble_sums(b: ir.IRBuilder, left: list[ir.Value], lines: ir.Value, size: i
 
 def _bf16(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Value) -> Sums:
     """Float32 rows x bfloat16 columns, fused."""
-    _place(b, t, row, panel, block, 32, ir.Constant(I64, 0))
+    place(b, t, row, panel, block, 32, ir.Constant(I64, 0))
     t.w = b.add(t.w, b.mul(panel, b.mul(t.k, ir.Constant(I64, 2 * PANEL))))
 
     def load(line: ir.Value, blocks: int) -> list[ir.Value]:
@@ -160,7 +160,7 @@ def _bf16(b: ir.IRBuilder, t: Tile, row: ir.Value, panel: ir.Value, block: ir.Va
     return float_sums(b, left, t.w, ir.Constant(I64, 2 * PANEL), t.k, zeros(V16F, t.height, t.blocks), load)
 
 
-def _store(b: ir.IRBuilder, t: Tile, values: Sums) -> None:
+def put(b: ir.IRBuilder, t: Tile, values: Sums) -> None:
     """out = values + bias, plus out itself if `add`."""
     bias = load_columns(b, t.bias, V16F, t.blocks)
     values = [[b.fadd(x, shift) for x, shift in zip(row, bias)] for row in values]
@@ -170,11 +170,11 @@ def _store(b: ir.IRBuilder, t: Tile, values: Sums) -> None:
     flat = [x for row in values for x in row]
     with b.if_else(b.icmp_signed("!=", t.add, ir.Constant(I64, 0))) as (then, otherwise):
         with then:
-            for value, place in zip(flat, places):
-                b.store(b.fadd(b.load(place, align=64), value), place, align=64)
+            for value, to in zip(flat, places):
+                b.store(b.fadd(b.load(to, align=64), value), to, align=64)
         with otherwise:
-            for value, place in zip(flat, places):
-                b.store(value, place, align=64)
+            for value, to in zip(flat, places):
+                b.store(value, to, align=64)
 
 
 def tiles(emit: Callable[..., Sums]) -> Any:
@@ -195,7 +195,7 @@ def tiles(emit: Callable[..., Sums]) -> Any:
                 with cgutils.for_range(b, ir.Constant(I64, PANEL // (16 * blocks))) as loop:
                     block = b.mul(loop.index, ir.Constant(I64, blocks))
                     tile = Tile(b, op, count, blocks)
-                    _store(b, tile, emit(b, tile, row, panel, block))
+                    put(b, tile, emit(b, tile, row, panel, block))
                 b.branch(end)
             b.position_at_end(end)
             return context.get_dummy_value()

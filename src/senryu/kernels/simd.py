@@ -214,6 +214,14 @@ def binary(result: Any, first: Any, second: Any, emit: Emit) -> Any:
     return call
 
 
+def ternary(result: Any, kinds: tuple[Any, Any, Any], emit: Emit) -> Any:
+    @intrinsic
+    def call(typingctx, x, y, z):
+        return result(*kinds), _lowered(result, emit)
+
+    return call
+
+
 def quaternary(result: Any, kinds: tuple[Any, Any, Any, Any], emit: Emit) -> Any:
     @intrinsic
     def call(typingctx, x, y, z, w):

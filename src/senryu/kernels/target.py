@@ -1,12 +1,14 @@
 """Which instruction set the kernels are generated for. One per process: kernels are generated when their modules are imported.
 
 Every set computes the same bits: dots are exact in int32, and a `simd.F32x16` is sixteen lanes everywhere, held in one, two or
-four registers. Only tile shapes and the dot instruction differ.
+four registers. Only tile shapes and the dot instruction differ. AMX is AVX-512 and tiles for blocks of many rows (`amx.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import sys
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +20,7 @@ class Isa:
     dot: the instruction behind `simd.emit_dot`. blocks[rows]: how many 16-column blocks of a matrix tile with that many rows
     stay in registers. int4_rows: the most rows of an int4 tile, whose nibbles need registers too. float_blocks: the same as
     blocks for attention's tiles of four rows. prefetch: how many bytes ahead of itself a read of weights asks for more, or 0.
+    tiles: whether AMX is there too, which needs the system's permission beside the CPU's features.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Isa:
     prefetch: int
     futex: int  # Linux' number of that system call
     pause: tuple[str, int | None]  # LLVM's name of the spin-wait hint, and its argument
+    tiles: bool = False
 
     @property
     def rows(self) -> int:
@@ -50,12 +54,13 @@ AVX512 = Isa(
     202,
     X86_PAUSE,
 )
+AMX = replace(AVX512, name="amx", needs=(*AVX512.needs, "amx-tile", "amx-int8"), tiles=True)
 AVXVNNI = Isa(
     "avxvnni", ("avx2", "fma", "avxvnni"), "vnni256", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 2048, 202, X86_PAUSE
 )
 AVX2 = Isa("avx2", ("avx2", "fma"), "maddubs", {1: 4, 2: 2, 3: 1, 4: 1}, 4, 1, 2048, 202, X86_PAUSE)
 NEON = Isa("neon", ("neon", "dotprod"), "sdot", {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}, 4, 1, 0, 98, ARM_YIELD)
-ISAS = {isa.name: isa for isa in (AVX512, AVXVNNI, AVX2, NEON)}  # best first
+ISAS = {isa.name: isa for isa in (AMX, AVX512, AVXVNNI, AVX2, NEON)}  # best first
 
 
 def cpu_features() -> dict[str, bool]:
@@ -69,10 +74,19 @@ def cpu_features() -> dict[str, bool]:
     return dict(binding.get_host_cpu_features())
 
 
+@cache
+def tiles_permitted() -> bool:
+    """Ask Linux, once, that this process may use AMX's tile registers: they make the state of a thread that uses them 8 KB
+    larger. Threads that are there already are permitted too."""
+    if sys.platform != "linux":
+        return False
+    arch_prctl, request, tile_data = 158, 0x1023, 18  # the system call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return ctypes.CDLL(None, use_errno=True).syscall(arch_prctl, request, tile_data) == 0
+
+
 def supported() -> list[Isa]:
     """The sets that run here, best first."""
-    have = cpu_features()
-    return [isa for isa in ISAS.values() if all(have.get(name) for name in isa.needs)]
+    return [isa for isa in ISAS.values() if not _lacks(isa)]
 
 
 @cache
@@ -99,14 +113,24 @@ def narrow(name: str) -> Isa:
     if isa not in supported():
         raise RuntimeError(f"this CPU cannot run {name} kernels: it lacks {', '.join(_lacks(isa))}")
     if not target.cache_info().currsize and isa is not supported()[0]:
-        hidden = {feature for better in ISAS.values() for feature in better.needs} - set(isa.needs)
-        features = {name: on and name not in hidden and "avx512" not in name for name, on in cpu_features().items()}
-        config.CPU_FEATURES = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
+        features = {feature: on and not _hidden(feature, isa) for feature, on in cpu_features().items()}
+        config.CPU_FEATURES = ",".join(("+" if on else "-") + feature for feature, on in sorted(features.items()))
     if target() is not isa:
         raise RuntimeError(f"this process runs {target().name} kernels already: another set needs a process of its own")
     return isa
 
 
+def _hidden(feature: str, isa: Isa) -> bool:
+    """Whether only sets that are better than `isa` have that feature."""
+    if feature in isa.needs:
+        return False
+    better = list(ISAS.values())[: list(ISAS).index(isa.name)]
+    families = [family for family in ("avx512", "amx") if not any(need.startswith(family) for need in isa.needs)]
+    return feature.startswith(tuple(families)) or any(feature in other.needs for other in better)
+
+
 def _lacks(isa: Isa) -> list[str]:
+    """What stops `isa` here: features of the CPU, or the system."""
     have = cpu_features()
-    return [name for name in isa.needs if not have.get(name)]
+    missing = [name for name in isa.needs if not have.get(name)]
+    return missing or (["the system's permission to use tiles"] if isa.tiles and not tiles_permitted() else [])

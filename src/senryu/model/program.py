@@ -27,7 +27,7 @@ from senryu.model.rope import rope_table
 from senryu.model.spec import ModelError, ModelSpec
 from senryu.model.transformer import Float32Weights
 
-KernelPath = Literal["auto", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"]
+KernelPath = Literal["auto", "amx", "avx512", "avxvnni", "avx2", "neon", "numpy", "fp32"]
 KV_FORMATS = ("int8", "float32")
 
 
