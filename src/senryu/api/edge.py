@@ -38,9 +38,7 @@ class Edge:
             return
         request_id = new_id("req_")
         headers = Headers(scope=scope)
-        scope.setdefault("state", {}).update(
-            {"request_id": request_id, "tenant": _tenant(_sent_key(headers)), BARE_SEND: send}
-        )
+        scope.setdefault("state", {}).update({"request_id": request_id, "tenant": _tenant(_sent_key(headers)), BARE_SEND: send})
         extra = [(b"request-id", request_id.encode()), *_cors(headers)]
         started = False
 

@@ -51,9 +51,7 @@ def frame(data: dict[str, Any]) -> bytes:
 
 PING = frame({"type": "ping"})
 MESSAGE_STOP = frame({"type": "message_stop"})
-_TEXT_HEAD = (
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
-)
+_TEXT_HEAD = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
 _TEXT_END = b"}}\n\n"
 
 

@@ -76,6 +76,5 @@ class UsageWriter:
 
     async def _write(self) -> None:
         rows = self._waiting[:]
-        async with self._database.write() as connection:
-            await record(connection, rows)
+        await self._database.write_apart(record, rows)
         del self._waiting[: len(rows)]
