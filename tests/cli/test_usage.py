@@ -37,7 +37,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def fill(home: Path, *rows: UsageRow) -> None:
     async def main() -> None:
         async with Database(Settings(home=home)) as database, database.write() as connection:
-            await record(connection, rows)
+            await connection.run_sync(record, rows)
 
     asyncio.run(main())
 

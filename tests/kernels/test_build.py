@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from senryu import kernels
 from senryu.kernels import build
+from senryu.kernels.target import ISAS
 
 
 def test_the_directory_is_named_by_what_was_compiled(tmp_path: Path) -> None:
@@ -31,10 +35,27 @@ def test_paths_are_listed_best_first() -> None:
     assert paths[-2:] == ["numpy", "fp32"]
     assert set(kernels.features()) <= set(build.OF_INTEREST)
     if "avx512" in paths:
-        assert set(build.NEEDED) <= set(kernels.features())
+        assert set(ISAS["avx512"].needs) <= set(kernels.features())
 
 
 def test_loaded_kernels_are_the_same_for_everyone(compiled_kernels: kernels.Kernels, tmp_path: Path) -> None:
     assert kernels.load(tmp_path) is compiled_kernels
     assert set(compiled_kernels.entries) == {"step", "close"}
     assert all(compiled_kernels.addresses.values())
+
+
+WARM = """
+import sys
+from pathlib import Path
+from senryu import kernels
+loaded = kernels.load(Path(sys.argv[1]))
+print(loaded.compiled, len(loaded.addresses), "numba.cpython.unicode" in sys.modules)
+"""
+
+
+def test_what_is_cached_is_loaded_and_no_more(compiled_kernels: kernels.Kernels) -> None:
+    """A process of its own compiles nothing, and leaves alone what Numba needs to compile."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WARM, str(compiled_kernels.directory.parent)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["0", str(len(compiled_kernels.addresses)), "False"]

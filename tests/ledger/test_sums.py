@@ -90,8 +90,8 @@ def test_sums_are_exact(ledger_settings: Settings) -> None:
         async def check(some: list[UsageRow], since: int) -> None:
             async with database.write() as connection:
                 await connection.execute(delete(requests))
-                await record(connection, some)
-                await record(connection, [replace(row, cost_nano=7) for row in some])  # a second time: left as it is
+                await connection.run_sync(record, some)
+                await connection.run_sync(record, [replace(row, cost_nano=7) for row in some])  # a second time: left as it is
             async with database.read() as connection:
                 late = [row for row in some if row.at >= since]
                 for by in ((), ("day",), ("model",), ("tenant",), ("day", "model"), ("day", "model", "tenant")):
@@ -115,8 +115,8 @@ def test_a_row_comes_back_as_it_was(ledger_settings: Settings) -> None:
     async def main() -> dict[str, Any]:
         async with Database(ledger_settings) as database:
             async with database.write() as connection:
-                await record(connection, [])
-                await record(connection, [row])
+                await connection.run_sync(record, [])
+                await connection.run_sync(record, [row])
             async with database.read() as connection:
                 return dict((await connection.execute(select(requests))).mappings().one())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,17 @@ def test_rows_are_written_while_it_runs_and_all_at_the_end(ledger_settings: Sett
 
 
 class Failing:
-    """A database that refuses a number of writes, and counts them."""
+    """A database that refuses a number of writes, and counts them and their rows."""
 
     def __init__(self, database: Database, refusals: int) -> None:
-        self.database, self.refusals, self.writes = database, refusals, 0
+        self.database, self.refusals = database, refusals
+        self.writes: list[int] = []
 
-    @asynccontextmanager
-    async def write(self) -> Any:
-        self.writes += 1
-        if self.writes <= self.refusals:
+    async def write_apart(self, work: Callable[[Any, list[UsageRow]], None], rows: list[UsageRow]) -> None:
+        self.writes.append(len(rows))
+        if len(self.writes) <= self.refusals:
             raise OSError("disk full")
-        async with self.database.write() as connection:
-            yield connection
+        await self.database.write_apart(work, rows)
 
 
 def test_rows_that_cannot_be_written_wait(ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,35 @@ def test_rows_that_cannot_be_written_wait(ledger_settings: Settings, monkeypatch
                 for number in range(5):
                     writer.add(replace(ROW, id=str(number)))
             assert await written(database) == list("01234")
-            assert failing.writes == 3
+            assert failing.writes == [5, 5, 5]
+
+    asyncio.run(main())
+
+
+def test_neighbours_share_a_commit_and_a_stop_waits_for_no_more(
+    ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_writer, "GROUP_SECONDS", 3600.0)
+    monkeypatch.setattr(usage_writer, "GROUP_ROWS", 10)
+
+    async def main() -> None:
+        async with Database(ledger_settings) as database:
+            counting = Failing(database, 0)
+            writer = UsageWriter(counting)  # type: ignore[arg-type]
+            async with writer.writing():
+                for number in range(9):
+                    writer.add(replace(ROW, id=f"{number:02d}"))
+                    await asyncio.sleep(0)
+                assert counting.writes == []
+                writer.add(replace(ROW, id="09"))  # so many wait no longer
+                async with asyncio.timeout(60):
+                    while len(await written(database)) < 10:
+                        await asyncio.sleep(0.005)
+                for number in range(10, 13):
+                    writer.add(replace(ROW, id=f"{number:02d}"))
+                    await asyncio.sleep(0)
+            assert counting.writes == [10, 3]
+            assert await written(database) == [f"{number:02d}" for number in range(13)]
 
     asyncio.run(main())
 

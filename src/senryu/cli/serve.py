@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated, Any
 
 import typer
@@ -39,18 +40,24 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model on the Claude Messages API."""
-    from senryu.api.app import check_start, serve_model
-    from senryu.config import load_settings
-    from senryu.service.registry import Registry, load_model
+    gc.disable()  # what a start makes stays: looking for garbage in it takes a tenth of its time
+    try:
+        from senryu.api.app import check_start, serve_model
+        from senryu.config import load_settings
+        from senryu.service.registry import Registry, load_model
 
-    options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
-    options |= {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
-    settings = load_settings(api_key=api_key, profile=profile, **options)
-    check_start(settings)
-    say(f"Loading {model} ...")
-    loaded = load_model(settings, model, progress=CompileProgress())
-    serve_model(Registry([loaded]), settings, ready=_announce)
+        options: dict[str, Any] = {"threads": threads, "weights": weights, "kv": kv, "drafts": drafts}
+        options |= {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
+        settings = load_settings(api_key=api_key, profile=profile, **options)
+        check_start(settings)
+        say(f"Loading {model} ...")
+        loaded = load_model(settings, model, progress=CompileProgress())
+        serve_model(Registry([loaded]), settings, ready=_announce)
+    finally:
+        gc.enable()
 
 
 def _announce(url: str) -> None:
+    gc.freeze()  # nor is it looked at later: a collection of all would hold up every stream
+    gc.enable()
     say(f"Ready. Point your app here: ANTHROPIC_BASE_URL={url}   (Ctrl-C stops)")

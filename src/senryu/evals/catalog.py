@@ -22,7 +22,11 @@ SUITES = {
     "ttft": Entry("first token of 512 and 32K tokens: new, an eighth new, repeated", "1 / 15"),
     "latency": Entry("time between tokens of a stream beside a prompt of 32K", "1 / 15"),
     "start": Entry("a fresh `senryu serve` until /health answers, kernels compiled", "0.5 / -", served=True),
-    "server": Entry("HTTP over the bare engine: first token, CPU per token", "0.5 / -", served=True),
+    "server": Entry(
+        "HTTP over the bare engine: first token, CPU per token of answers of any length; CPU per request",
+        "0.5 / -",
+        served=True,
+    ),
     "cached": Entry(
         "HTTP: first token behind a marked prefix of 8K, written to the prompt cache and read", "1 / -", served=True
     ),

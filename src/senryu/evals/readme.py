@@ -25,6 +25,7 @@ LABELS = {  # measure -> the words of its row; {at} is the length, depth or coun
     "ttft_written": "first token over HTTP, marked prefix of {at} tokens written to the prompt cache",
     "ttft_read": "first token over HTTP, marked prefix of {at} tokens read from the prompt cache",
     "server_cpu_per_token": "CPU of a streamed token: server over bare engine",
+    "server_cpu_per_request": "CPU of a request for one token, in the server's main thread",
     "memory_resident": "memory in use",
     "memory_kv_pool": "K/V pool, all pages used",
     "memory_kv_1024_tokens": "K/V of 1,024 tokens",

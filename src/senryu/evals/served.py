@@ -17,6 +17,7 @@ from senryu.evals.speed import EngineSubject, Figure
 from senryu.evals.startup import Server, served
 
 PROMPT_WORDS, STREAMED = 128, 1024  # of a prompt for the first token; tokens streamed in a round, at least
+REQUESTS = 32  # for one token each, in a round
 
 
 class Client:
@@ -70,10 +71,12 @@ def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: in
     """Server and bare engine in turns: ms of TTFT more for prompts of one length; CPU microseconds of a streamed token.
 
     CPU time is that of the server's main thread, which does everything but the engine's steps, less what the bare engine's
-    consumer takes for the same. Left out where the system does not account threads.
+    consumer takes for the same. Answers end where the model ends them, so that what their requests take is in the figure; a
+    third one, what a request for a single token takes in all, tells the two apart. Left out where the system does not account
+    threads.
     """
     rng = np.random.default_rng(0)
-    later, more = [], []
+    later, more, single = [], [], []
     with served(ref, settings) as server:
         client = Client(server, settings.api_key)
         for _ in range(rounds + 1):
@@ -83,10 +86,13 @@ def server_cost(subject: EngineSubject, ref: str, settings: Settings, rounds: in
             later.append((seconds - subject.first(subject.prompt(length))) * 1e3)
             if (cpu := _per_token(client, server, rng)) is not None:
                 more.append(cpu - _bare_per_token(subject))
+            if (cpu := _per_request(client, server, rng)) is not None:
+                single.append(cpu)
         client.close()
     figures = [Figure("server_ttft_extra", length, subject.name, "ms", tuple(later[1:]))]
     if more:
         figures.append(Figure("server_cpu_per_token", None, subject.name, "us", tuple(more[1:])))
+        figures.append(Figure("server_cpu_per_request", None, subject.name, "us", tuple(single[1:])))
     return figures
 
 
@@ -123,6 +129,17 @@ def _per_token(client: Client, server: Server, rng: np.random.Generator) -> floa
     after = _main_thread_ns(server.pid)
     assert after is not None
     return (after - before) / 1e3 / tokens
+
+
+def _per_request(client: Client, server: Server, rng: np.random.Generator) -> float | None:
+    before = _main_thread_ns(server.pid)
+    if before is None:
+        return None
+    for _ in range(REQUESTS):
+        client.stream(f"Write a long story about {rng.integers(10**6)} rivers.", 1)
+    after = _main_thread_ns(server.pid)
+    assert after is not None
+    return (after - before) / 1e3 / REQUESTS
 
 
 def _bare_per_token(subject: EngineSubject) -> float:

@@ -108,15 +108,32 @@ def _secure(directory: Path) -> None:
         )
 
 
+def _cache_class() -> Any:
+    """Numba's cache, but what is found in it is loaded without first importing and registering all that Numba could compile,
+    which takes as long as the loading. Cached code needs Numba's runtime alone, which it is linked with."""
+    from numba.core.caching import FunctionCache
+    from numba.core.runtime.nrt import rtsys
+
+    class Cache(FunctionCache):
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            rtsys.initialize(target_context)
+            found = self._load_overload(sig, target_context)
+            return super().load_overload(sig, target_context) if found is None else found
+
+    return Cache
+
+
 def _compile(isa: str, directory: Path, progress: Progress | None) -> Kernels:
     """Every kernel as a C function with its own cache entry: small units, none compiled twice."""
-    from numba import cfunc, types
+    from numba import types
+    from numba.core.ccallback import CFunc
 
+    cache_class = _cache_class()
     start = time.perf_counter()
     modules = [importlib.import_module(f"senryu.kernels.{name}") for name in MODULES]
     functions = {name: function for module in modules for name, function in module.KERNELS.items()}
     entries = modules[-1].ENTRIES
-    options: dict[str, Any] = {"cache": True, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"boundscheck": False, "error_model": "numpy"}
     result = Kernels(isa, {}, {}, directory, 0, 0.0)
     total = len(functions) + len(entries)
     cold = sum(1 for _ in directory.rglob("*.nbc")) < total
@@ -124,7 +141,9 @@ def _compile(isa: str, directory: Path, progress: Progress | None) -> Kernels:
         if progress and cold:
             progress(name, index, total)
         arguments = 6 if name in entries else 3
-        compiled = cfunc(types.void(*[types.int64] * arguments), **options)(function)
+        compiled: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, options)  # as numba.cfunc does
+        compiled._cache = cache_class(function)
+        compiled.compile()
         result.keep.append(compiled)
         result.compiled += int(not compiled.cache_hits)
         if name in entries:

@@ -175,7 +175,7 @@ class BatchStore:
         async with self._database.write() as connection:
             for one in all:
                 kept.append(bool((await connection.execute(_FINISH, one.values)).rowcount))
-            await record(connection, [row for one, new in zip(all, kept) if new for row in one.usage])
+            await connection.run_sync(record, [row for one, new in zip(all, kept) if new for row in one.usage])
         for one, new in zip(all, kept):
             one.kept = new
 

@@ -4,13 +4,14 @@ up to date at every start."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import event, inspect, text
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -19,6 +20,7 @@ from senryu.errors import SenryuError
 from senryu.ledger.migrations import NewerSchema
 from senryu.ledger.tables import HEAD
 
+T = TypeVar("T")
 BUSY_SECONDS = 30  # how long SQLite waits for another process that writes
 CONNECTIONS = 24  # that are kept; more than requests of a batch run together by default, for opening one takes long
 
@@ -40,10 +42,10 @@ class Database:
         except ModuleNotFoundError as error:
             raise SenryuError("no_psycopg") from error
         if self.sqlite:
-            event.listen(self._engine.sync_engine, "connect", _set_up)
-            event.listen(self._engine.sync_engine, "begin", _begin)
+            _prepare(self._engine.sync_engine)
         self._writing = self._engine.execution_options(senryu_writes=True)
         self._one_writer = asyncio.Lock() if self.sqlite else None
+        self._apart = _Apart(url.set(drivername="sqlite") if self.sqlite else url, options)
 
     async def open(self) -> None:
         """Create the database where SQLite has none, and bring its schema up to date.
@@ -66,6 +68,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        await self._apart.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -85,6 +88,49 @@ class Database:
         """A transaction: what is written inside is there afterwards as a whole, or not at all when an exception leaves it."""
         async with self._one_writer or nullcontext(), self._writing.begin() as connection:
             yield connection
+
+    async def write_apart(self, work: Callable[[Connection, T], None], what: T) -> None:
+        """`write` of `work(connection, what)`, all of it in a thread: half a dozen steps, and the event loop waits once."""
+        async with self._one_writer or nullcontext():
+            await self._apart.run(work, what)
+
+
+class _Apart:
+    """One thread with one connection, both there from the first use on."""
+
+    def __init__(self, url: URL, options: dict[str, Any]) -> None:
+        self._url, self._options = url, options
+        self._thread: ThreadPoolExecutor | None = None
+        self._engine: Engine | None = None
+
+    async def run(self, work: Callable[[Connection, T], None], what: T) -> None:
+        self._thread = self._thread or ThreadPoolExecutor(1, "senryu-ledger")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work, what)
+
+    async def close(self) -> None:
+        if self._thread:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose)
+            self._thread.shutdown()
+            self._thread = None
+
+    def _write(self, work: Callable[[Connection, T], None], what: T) -> None:
+        if self._engine is None:
+            self._engine = create_engine(self._url, pool_size=1, **self._options)
+            if self._engine.dialect.name == "sqlite":
+                _prepare(self._engine)
+        with self._engine.execution_options(senryu_writes=True).begin() as connection:
+            work(connection, what)
+
+    def _dispose(self) -> None:
+        if self._engine:
+            self._engine.dispose()
+        self._engine = None
+
+
+def _prepare(engine: Engine) -> None:
+    """The connections of an engine over SQLite."""
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
 
 
 def _url(settings: Settings) -> URL:

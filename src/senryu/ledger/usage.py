@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Executable, and_, case, func, or_, select
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from senryu.ledger.clock import DAY, as_datetime
@@ -51,11 +52,11 @@ class UsageSum:
         return (2 * self.input_cost_nano + tokens) // (2 * tokens) if tokens else None
 
 
-async def record(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
+def record(connection: Connection, rows: Sequence[UsageRow]) -> None:
     """Write rows; one whose id is there already is left as it is."""
     values = [_flat(row) for row in rows]
     if values:
-        await connection.execute(_insert(connection.dialect.name), values)
+        connection.execute(_insert(connection.dialect.name), values)
 
 
 @cache

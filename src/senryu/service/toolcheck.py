@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonschema import Draft7Validator
-
-from senryu.service.validation import SchemaCheck, Uncheckable
 from senryu.types import Tool
+
+if TYPE_CHECKING:
+    from senryu.service.validation import SchemaCheck
 
 Failure = Literal["invalid_json", "unknown_name", "schema_mismatch"]
 MOST_DIGITS = 4000  # of a whole number; Python refuses a few more
@@ -23,6 +23,10 @@ MOST_DIGITS = 4000  # of a whole number; Python refuses a few more
 
 def failures(calls: Iterable[tuple[str, str]], tools: Sequence[Tool]) -> Counter[Failure]:
     """How many of an answer's finished calls are wrong, by what is. Their check together takes up to a second or two."""
+    from jsonschema import Draft7Validator  # here, for a start need not import it
+
+    from senryu.service.validation import SchemaCheck
+
     check = SchemaCheck(Draft7Validator)
     return Counter(wrong for name, arguments in calls if (wrong := _failure(name, arguments, tools, check)))
 
@@ -38,7 +42,7 @@ def _failure(name: str, arguments: str, tools: Sequence[Tool], check: SchemaChec
         return "unknown_name"
     try:
         return "schema_mismatch" if check.mismatch(schema, value) else None
-    except (Uncheckable, RecursionError):
+    except (ValueError, RecursionError):  # it cannot be checked
         return None
 
 

@@ -45,8 +45,7 @@ class UsageWriter:
         """Write all that waits now. Raises what the database raises; the rows then go on waiting."""
         async with self._one_at_a_time:
             if rows := self._waiting[:]:
-                async with self._database.write() as connection:
-                    await record(connection, rows)
+                await self._database.write_apart(record, rows)
                 del self._waiting[: len(rows)]
 
     @contextlib.asynccontextmanager
