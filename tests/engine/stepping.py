@@ -87,8 +87,7 @@ class Oracle(Drafter):
                 for token in answer[sequence.length - sequence.prompt :]
             ]
             most = min(self.random.randint(0, 10), room, len(sequence.tokens) - sequence.length - 1, len(drafts))
-            sequence.tokens[sequence.length : sequence.length + most] = drafts[:most]
-            sequence.drafted = most
+            sequence.propose(drafts[:most], range(most + 1))
             room -= most
 
 

@@ -1,49 +1,24 @@
-"""Drafts: what is guessed, against a naive search; when a guess is worth its rows; that copies need few steps."""
+"""Drafts: what is guessed, when a guess is worth its rows, that copies and edits need few steps and all else costs little."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from stepping import Bench, request, solo
 
 from senryu.engine import draft
-from senryu.engine.draft import LEAST_MATCH, LOOK, MOST_MATCH, Drafter, Guess, NgramIndex, Pool, RowCost
+from senryu.engine.draft import Budget, Drafter, RowCost
 from senryu.engine.fake import FakeEngine, FakeProgram
+from senryu.engine.guess import CERTAIN, FOUND, REST, SWAP, VALUE, Guess
+from senryu.engine.ngrams import CATCH_UP, LEAST_MATCH, MOST_MATCH
 from senryu.engine.sequence import Sequence
-
-
-def naive(text: list[int], end: int, context: list[int]) -> tuple[int, int]:
-    """What NgramIndex.match promises, by looking everywhere."""
-    found = []
-    for place in range(end, LEAST_MATCH - 1, -1):
-        n = 0
-        while n < min(MOST_MATCH, place, len(context)) and text[place - 1 - n] == context[-1 - n]:
-            n += 1
-        if n >= LEAST_MATCH:
-            found.append((n, place))
-    return max(found[:LOOK], default=(0, 0), key=lambda match: match[0])
-
-
-@given(st.lists(st.integers(0, 2), max_size=120), st.lists(st.integers(1, 40), max_size=8))
-def test_the_index_finds_what_a_rescan_finds(text: list[int], cuts: list[int]) -> None:
-    index = NgramIndex(text)
-    end = 0
-    for cut in [*cuts, len(text)]:
-        end = min(end + cut, len(text))
-        assert index.extend(end - 1) or end == 0
-        assert index.match(text, end) == naive(text, end - 1, text[:end])
-
-
-def test_an_index_catches_up_a_stretch_at_a_time() -> None:
-    text = random.Random(0).choices(range(9), k=1000)
-    index = NgramIndex(text)
-    assert [index.extend(999, 400) for _ in range(3)] == [False, False, True]
-    assert index.match(text, 1000) == naive(text, 999, text)
 
 
 def sequence_of(ids, max_tokens: int = 50, **how) -> Sequence:
@@ -56,7 +31,8 @@ def test_a_guess_is_what_followed_and_a_repetition_goes_round() -> None:
     sequence = sequence_of([1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4])
     guess = Guess(sequence)
     guess.look(sequence, None, 6)
-    assert (guess.match, guess.tokens) == (3, [5, 6, 7, 8, 9, 2])
+    assert guess.tokens == [5, 6, 7, 8, 9, 2]
+    assert guess.kinds == [FOUND + n for n in (3, 4, 5, 6, 7, 8)]
     sequence = sequence_of([5, 1, 2, 1, 2, 1, 2])
     guess = Guess(sequence)
     guess.look(sequence, None, 7)
@@ -77,15 +53,7 @@ def test_finished_answers_of_the_same_tenant_are_remembered() -> None:
         assert asking.guess.tokens == expected
 
 
-def test_a_pool_forgets_the_oldest_and_tenants_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "GENERATION", 100)
-    pool = Pool()
-    for i in range(50):
-        pool.add([1000 * i + j for j in range(30)])
-    assert len(pool.young.text) + len(pool.old.text) <= 2 * 131
-    newest, oldest = [49_000, 49_001, 49_002], [0, 1, 2]
-    assert pool.young.match(newest, 3)[0] == 3
-    assert pool.young.match(oldest, 3) == pool.old.match(oldest, 3) == (0, 0)
+def test_tenants_are_bounded() -> None:
     drafter = Drafter()
     for i in range(3 * draft.TENANTS):
         ended = sequence_of([1, 2, 3], 1, salt=b"%d" % i)
@@ -129,7 +97,9 @@ def test_free_text_costs_next_to_nothing() -> None:
     assert same == answer
     cost = drafted + RowCost.PRIOR * bench.scheduler.stats().drafted  # in steps of one row
     assert cost < 1.01 * plain
-    assert sum(rate < 0.2 for rate in next(iter(bench.outputs)).guess.rates[LEAST_MATCH:]) >= 2  # there was something to learn
+    assert (
+        sum(rate < 0.2 for rate in next(iter(bench.outputs)).guess.rates[FOUND + LEAST_MATCH : FOUND + MOST_MATCH + 1]) >= 2
+    )  # there was something to learn
 
 
 def test_a_copy_inside_free_text_is_found_again() -> None:
@@ -147,6 +117,149 @@ def test_a_copy_inside_free_text_is_found_again() -> None:
     bench.finish()
     assert bench.outputs[sequence] == reply
     assert bench.scheduler.stats().steps - before < 30
+
+
+def edited(passage: list[int], draw: random.Random, every: int = 16) -> list[int]:
+    """`passage` with 0 to 3 tokens replaced by as many others in about so many places."""
+    text: list[int] = []
+    place = 0
+    while place < len(passage):
+        stop = place + draw.randint(every // 2, every + every // 2)
+        text += [*passage[place:stop], *(draw.randrange(5000, 9000) for _ in range(draw.randint(0, 3)))]
+        place = stop + draw.randint(0, 3)
+    return text
+
+
+def test_a_copy_with_edits_takes_few_steps() -> None:
+    """About one to an edit for what is new, and one for what lies between."""
+    prompt, passage = copying(600)
+    reply = edited(passage, random.Random(5))
+    program = FakeProgram(tokens=range(64, 9000))
+    program.script(prompt, reply)
+    drafted, answer, bench = steps(program, request(prompt, len(reply)), Drafter())
+    assert answer == reply
+    assert drafted < len(reply) / 4
+    assert bench.scheduler.stats().accepted > 0.5 * bench.scheduler.stats().drafted
+
+
+def test_a_name_that_is_replaced_everywhere_is_guessed_from_the_third_time_on() -> None:
+    draw = random.Random(6)
+    pieces = [draw.sample(range(64, 4000), 12) for _ in range(20)]
+    name, other = [4001, 4002, 4003], [4004, 4005]
+    prompt = [token for piece in pieces for token in (*piece, *name)]
+    reply = [token for piece in pieces for token in (*piece, *other)]
+    program = FakeProgram()
+    program.script([*prompt, 70, *pieces[0][:4]], reply[4:])
+    drafted, answer, bench = steps(program, request([*prompt, 70, *pieces[0][:4]], len(reply) - 4), Drafter())
+    assert answer == reply[4:]
+    assert drafted < len(reply) / 10  # fewer than one to a piece and its name
+    (sequence,) = bench.outputs
+    assert sequence.guess.rates[SWAP] > 0.8
+
+
+pieces_of_prompt = st.lists(st.tuples(st.integers(0, 80), st.integers(1, 30), st.lists(st.integers(64, 70), max_size=4)))
+
+
+@given(
+    prompt=st.lists(st.integers(64, 90), min_size=1, max_size=90),
+    pieces=pieces_of_prompt,
+    seed=st.one_of(st.none(), st.integers(0, 9)),
+    cost=st.floats(0, 1),
+    most=st.integers(1, 200),
+)
+@settings(max_examples=30, deadline=None)
+def test_answers_are_the_same_with_drafts(prompt, pieces, seed, cost, most) -> None:
+    """Answers that copy, repeat and change parts of their prompts, beside invented ones, whatever rows cost."""
+    reply = [token for start, length, between in pieces for token in (*prompt[start : start + length], *between)]
+    answers = []
+    for drafter in (Drafter(), None):
+        program = FakeProgram(tokens=range(64, 91))
+        program.script(prompt, reply)
+        bench = Bench(program, drafter=drafter)
+        sequences = [bench.add(request(prompt, most, seed=seed)), bench.add(request([*prompt, 64], most, seed=seed))]
+        while bench.scheduler.busy:
+            before = bench.scheduler.stats().drafted
+            bench.step()
+            if drafter:
+                drafter.cost.measure(2, 1 + cost * (bench.scheduler.stats().drafted - before))
+        answers.append([bench.outputs[sequence] for sequence in sequences])
+    assert answers[0] == answers[1]
+    assert answers[0][0][: len(reply)] == reply[:most]
+
+
+def instructions(action) -> int:
+    """Byte codes of Python that `action` runs through: what guessing costs, without a clock."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("length", [200, 20_000])
+@pytest.mark.parametrize("alphabet", [2, 30, 4000])
+@pytest.mark.parametrize("copies", [False, True])
+def test_what_a_guess_costs_is_bounded(length: int, alphabet: int, copies: bool) -> None:
+    """Whatever the prompt's length, and where everything fits somewhere as where nothing does."""
+    draw = random.Random(7)
+    prompt = draw.choices(range(alphabet), k=length)
+    reply = edited(prompt, draw)[:120] if copies else draw.choices(range(alphabet), k=120)
+    sequence = sequence_of(prompt, len(reply))
+    drafter, costs = Drafter(), []
+    for _ in range(length // CATCH_UP + 1):  # until the prompt is indexed
+        drafter.draft([sequence], 15)
+        sequence.propose([], range(1))
+    place = 0
+    while place < len(reply):
+        costs.append(instructions(partial(drafter.draft, [sequence], 15)))
+        taken = sequence.accept(reply[place : place + sequence.drafted + 1])
+        if not sequence.finish:  # at the end the whole answer is indexed
+            costs[-1] += instructions(partial(drafter.learn, sequence, taken))
+        place += len(taken)
+    assert max(costs) < 6000
+    assert sum(costs) < (2000 if alphabet == 2 else 700) * len(reply)
+
+
+def test_tokens_that_are_certain_are_drafted_at_any_price() -> None:
+    """They cost their rows in this step or in the next."""
+    guess = Guess(sequence_of([1, 2, 3]))
+    guess.tokens, guess.kinds = [5, 6, 7], [CERTAIN, CERTAIN, VALUE]
+    assert Budget(1, 1.0).spend(guess, frozenset()) == 2
+    assert guess.sampled(2) == [2]
+    assert Budget(1, 0.1).spend(guess, frozenset()) == 3
+    assert guess.sampled(3) == [2, 3]
+    assert Budget(1, 0.1).spend(guess, frozenset({7})) == 2
+
+
+def test_what_is_certain_behind_a_draft_costs_only_if_that_is_wrong() -> None:
+    guess = Guess(sequence_of([1, 2, 3]))
+    guess.tokens, guess.kinds = [5, *range(10)], [VALUE] + [CERTAIN] * 10
+    for chance, price, worth in ((0.95, 0.3, 11), (0.5, 0.3, 0), (0.5, 0.05, 11)):
+        guess.rates[VALUE] = chance
+        assert Budget(1, price).spend(guess, frozenset()) == worth
+        assert (chance > price * (1 + 10 * (1 - chance))) == bool(worth)
+    assert guess.sampled(11) == [0, 11]
+
+
+def test_certain_drafts_are_taken_without_a_sample() -> None:
+    sequence = sequence_of([1, 2, 3], 9)
+    drafts = [11, 12, 20, 13, 14]
+    for drawn, taken in (([20, 30], [11, 12, 20, 13, 14, 30]), ([21, 30], [11, 12, 21])):
+        sequence.length, sequence.computed = 3, 2
+        sequence.propose(drafts, [2, 5])
+        assert sequence.accept(drawn) == taken
+        assert sequence.length == 3 + len(taken)
+        assert (sequence.drafted, list(sequence.sampled)) == (0, [0])
 
 
 def test_drafts_end_with_the_answer() -> None:
@@ -257,12 +370,12 @@ def test_text_in_which_guesses_fail_is_looked_at_ever_less_often() -> None:
         count = 0
         for _ in range(steps):
             if not guess.resting():
-                guess.tokens = [7]
+                guess.tokens, guess.kinds = [7], [FOUND + 3]
                 count += 1
             guess.learn([7 if right else 8])
         return count
 
-    assert looks(100, right=False) < 40
-    assert looks(80, right=False) == 10  # one step in eight
-    looks(8, right=True)
+    assert looks(100, right=False) < 25
+    assert looks(80, right=False) == 80 // (1 + REST)
+    looks(1 + REST, right=True)
     assert looks(20, right=True) == 20  # a guess that came true makes every step worth a look again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from stepping import request
 
-from senryu.engine.fake import FakeEngine
+from schemas import Maker
+from senryu.engine.fake import FakeEngine, FakeProgram
 from senryu.engine.grammar import CACHED, GrammarCompiler, MaskThread, Matcher
 from senryu.engine.interface import Grammar, GrammarError, TokenRequest
 from senryu.engine.local import LocalEngine
+from senryu.kernels.batch import Batch
 from senryu.kernels.reference import allowed
 from senryu.model.hub import resolve
 from senryu.model.program import Program
@@ -56,10 +58,12 @@ def matcher(wanted: Grammar, stop_ids: frozenset[int] = frozenset()) -> Matcher:
     return GrammarCompiler(TOKENIZER, VOCAB).compile(wanted, stop_ids)
 
 
-def masks_for(state: Matcher, drafts: list[int]) -> list[set[int]]:
-    masks = np.zeros((1 + len(drafts), -(-VOCAB // 32)), np.uint32)
-    state.fill(masks, drafts)
-    return [set(np.flatnonzero(allowed(mask, VOCAB)).tolist()) for mask in masks]
+def masks_for(state: Matcher, drafts: list[int], behind: Sequence[int] | None = None, vocab: int = VOCAB) -> list[set[int]]:
+    """Behind all of the drafts, if not told otherwise."""
+    behind = range(len(drafts) + 1) if behind is None else behind
+    masks = np.zeros((len(behind), -(-vocab // 32)), np.uint32)
+    state.fill(masks, drafts, behind)
+    return [set(np.flatnonzero(allowed(mask, vocab)).tolist()) for mask in masks]
 
 
 def ids(text: str) -> list[int]:
@@ -78,14 +82,34 @@ def test_masks_of_drafts_are_those_of_the_tokens_when_they_come() -> None:
     place, draw = 0, np.random.default_rng(0)
     while place < len(text):
         drafts = text[place : place + int(draw.integers(0, 11))]
-        assert state.accepted([*drafts, 0]) == len(drafts)
+        some = sorted(draw.choice(len(drafts) + 1, int(draw.integers(1, len(drafts) + 2)), replace=False).tolist())
         for _ in range(2):
             assert masks_for(state, drafts) == one_by_one[place : place + len(drafts) + 1]
+            assert masks_for(state, drafts, some) == [one_by_one[place + i] for i in some]
         taken = int(draw.integers(0, len(drafts) + 1)) if drafts else 1
         state.consume(text[place : place + taken])
         place += taken
     assert state.error is None
     assert masks_for(state, []) == [{END}]
+
+
+def test_a_forced_token_is_the_only_one_that_may_come() -> None:
+    """So it needs no sample. On random ways through random schemas, with tokens of many bytes."""
+    tokenizer, draw, forced = load_tokenizer(NANO.path), np.random.default_rng(4), 0
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size)
+    for seed in range(40):
+        state = compiler.compile(grammar(Maker(seed).whole()))
+        for _ in range(60):
+            ahead = state.forced()
+            mask, *behind = masks_for(state, ahead, vocab=tokenizer.vocab_size)
+            assert [mask, *behind][: len(ahead)] == [{token} for token in ahead]
+            forced += len(ahead)
+            token = int(draw.choice(sorted(mask)))
+            if token in state.stop_ids:
+                break
+            state.consume([token])
+            assert state.error is None
+    assert forced > 1000
 
 
 def test_forced_tokens_are_what_must_come() -> None:
@@ -209,10 +233,20 @@ def test_the_engine_keeps_to_grammars_beside_free_neighbours() -> None:
     run(main())
 
 
-def test_forced_tokens_save_steps() -> None:
+def test_forced_tokens_save_steps_and_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    step = FakeProgram.step
+
+    def counted(self: FakeProgram, batch: Batch) -> np.ndarray:
+        sizes.append((len(batch.tokens), len(batch.sample_rows)))
+        return step(self, batch)
+
+    monkeypatch.setattr(FakeProgram, "step", counted)
+
     async def main() -> None:
         steps = []
         for drafts in (True, False):
+            sizes.clear()
             engine = FakeEngine(
                 grammars=GrammarCompiler(TOKENIZER, VOCAB), tokens=range(VOCAB), drafts=drafts, seconds_per_step=0.001
             )
@@ -224,6 +258,8 @@ def test_forced_tokens_save_steps() -> None:
             assert finish == "stop"  # by the model's own end id, though the request named none
             steps.append(engine.stats().steps)
             await engine.close()
+            assert max(samples for _, samples in sizes) == 1
+            assert (max(rows for rows, _ in sizes) > 10) == drafts
         assert steps[0] * 4 < steps[1]
 
     run(main())
@@ -232,10 +268,10 @@ def test_forced_tokens_save_steps() -> None:
 def test_a_failing_grammar_ends_its_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fill = Matcher.fill
 
-    def failing(self: Matcher, masks: np.ndarray, drafts: list[int]) -> None:
+    def failing(self: Matcher, masks: np.ndarray, drafts: list[int], behind: Sequence[int]) -> None:
         if failures:
             raise failures.pop()
-        fill(self, masks, drafts)
+        fill(self, masks, drafts, behind)
 
     failures: list[BaseException] = []
     monkeypatch.setattr(Matcher, "fill", failing)
@@ -267,7 +303,7 @@ def test_a_token_that_the_grammar_refuses_is_an_error_not_a_hang() -> None:
     assert "satisfy" in str(state.error)
     masks, ready = np.zeros((1, -(-VOCAB // 32)), np.uint32), np.zeros(1, np.int64)
     thread = MaskThread()
-    thread.start([(state, 0, [])], masks, ready)
+    thread.start([(state, 0, [], [0])], masks, ready)
     thread.close()
     assert ready[0] == 1
     assert masks.min() == 0xFFFFFFFF

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def test_every_answer_is_valid(pytestconfig: pytest.Config, monkeypatch: pytest.
     seconds: list[float] = []
     fill = Matcher.fill
 
-    def timed(self: Matcher, masks: np.ndarray, drafts: list[int]) -> None:
+    def timed(self: Matcher, masks: np.ndarray, drafts: list[int], behind: Sequence[int]) -> None:
         start = time.perf_counter()
-        fill(self, masks, drafts)
+        fill(self, masks, drafts, behind)
         seconds.extend([(time.perf_counter() - start) / len(masks)] * len(masks))
 
     monkeypatch.setattr(Matcher, "fill", timed)

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence as Ids
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -53,7 +54,7 @@ class GrammarCompiler:
                 if len(self._compiled) > CACHED:
                     self._compiled.popitem(last=False)
         possible = frozenset(token for token in stop_ids if 0 <= token < self._vocab)  # the others have no bit in a mask
-        return Matcher(start.deep_copy(), self._executor, self._tokenizer.eos_ids, possible)
+        return Matcher(start.deep_copy(), self._tokenizer.eos_ids, possible)
 
     def _compile(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher
@@ -89,12 +90,6 @@ class GrammarCompiler:
         except ValueError as error:
             raise GrammarError(f"this model's tokenizer cannot be used with grammars: {error}") from error
 
-    @cached_property
-    def _executor(self) -> Any:
-        from llguidance import LLExecutor
-
-        return LLExecutor(num_threads=1)
-
 
 class Matcher:
     """How far one answer has matched its grammar. Used by one thread at a time.
@@ -102,11 +97,11 @@ class Matcher:
     error: why the grammar cannot go on; its request ends with it. stop_ids: the tokens that end the answer.
     """
 
-    def __init__(self, state: Any, executor: Any, eos_ids: frozenset[int], stop_ids: frozenset[int]) -> None:
+    def __init__(self, state: Any, eos_ids: frozenset[int], stop_ids: frozenset[int]) -> None:
         self.error: BaseException | None = None
         self.stop_ids = stop_ids | eos_ids
         self._state = state
-        self._executor = executor
+        self._supposed = 0
         self._eos = min(eos_ids)
         self._other_stops = sorted(stop_ids - eos_ids)
 
@@ -120,22 +115,33 @@ class Matcher:
         count: int = self._state.validate_tokens(tokens)
         return count
 
+    def suppose(self, tokens: list[int]) -> None:
+        """Let `tokens`, which must be `accepted`, have come until `back`."""
+        self._state.consume_tokens(tokens)
+        self._supposed += len(tokens)
+
+    def back(self) -> None:
+        """Forget what was supposed."""
+        if self._supposed:
+            self._state.rollback(self._supposed)
+            self._supposed = 0
+
     def consume(self, tokens: list[int]) -> None:
         """`tokens` have come. Sets `error` when they may not."""
         if not self._state.consume_tokens(tokens):
             self.error = RuntimeError(self._state.get_error())
 
-    def fill(self, masks: np.ndarray, drafts: list[int]) -> None:
-        """Masks of the next token and of those behind each draft: masks, uint32 [1 + drafts, words]. Raises when there is none.
+    def fill(self, masks: np.ndarray, drafts: list[int], behind: Ids[int]) -> None:
+        """masks[i], uint32 [words]: of the token that may come behind the first behind[i] (rising) of `drafts`.
 
-        The state is afterwards as it was. The drafts must be `accepted`.
+        Raises when there is none. Changes nothing. The drafts must be `accepted`.
         """
-        bytes_each = masks.shape[1] * masks.itemsize
-        if drafts:
-            work = [(self._state, 0, drafts)]
-            self._executor.unsafe_compute_mask_ptr_with_draft_token(work, masks.ctypes.data, bytes_each, len(masks))
-        else:
-            self._state.unsafe_compute_mask_ptr(masks.ctypes.data, bytes_each)
+        bytes_each, address = masks.shape[1] * masks.itemsize, masks.ctypes.data
+        for i, count in enumerate(behind):
+            if count > self._supposed:
+                self.suppose(drafts[self._supposed : count])
+            self._state.unsafe_compute_mask_ptr(address + i * bytes_each, bytes_each)
+        self.back()
         if self._state.is_error():
             raise RuntimeError(self._state.get_error())
         if self._other_stops:
@@ -151,26 +157,31 @@ class Matcher:
             masks[:, token // 32] = masks[:, token // 32] & ~np.uint32(1 << bit) | done << bit
 
 
+MaskWork = tuple[
+    Matcher, int, list[int], Ids[int]
+]  # the first of its rows in the masks, its drafts, and behind how many of them
+
+
 class MaskThread:
     """Fills a batch's masks while its step runs."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "senryu-grammar")
 
-    def start(self, work: list[tuple[Matcher, int, list[int]]], masks: np.ndarray, ready: np.ndarray) -> None:
-        """work: matchers, the first of each one's rows in `masks`, and its drafts. Sets ready[0] at the end, come what may.
+    def start(self, work: list[MaskWork], masks: np.ndarray, ready: np.ndarray) -> None:
+        """Sets ready[0] at the end, come what may.
 
         A matcher that fails gets its `error` set and masks that allow everything: its tokens must not be used.
         """
         ready[0] = 0
         self._pool.submit(self._fill, work, masks, ready)
 
-    def _fill(self, work: list[tuple[Matcher, int, list[int]]], masks: np.ndarray, ready: np.ndarray) -> None:
+    def _fill(self, work: list[MaskWork], masks: np.ndarray, ready: np.ndarray) -> None:
         try:
-            for matcher, row, drafts in work:
-                rows = masks[row : row + 1 + len(drafts)]
+            for matcher, row, drafts, behind in work:
+                rows = masks[row : row + len(behind)]
                 try:
-                    matcher.fill(rows, drafts)
+                    matcher.fill(rows, drafts, behind)
                 except BaseException as error:  # the library's panics are no Exceptions
                     log.warning("a grammar failed: its request is answered with an error", exc_info=True)
                     matcher.error = error

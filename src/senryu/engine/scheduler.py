@@ -42,8 +42,8 @@ BATCH_SHARE = 4  # beside interactive requests, batch prefill gets one part of s
 
 @dataclass(slots=True)
 class Plan:
-    """One step: rows[i] more tokens of sequences[i], the last samples[i] of which are sampled: none before a prompt's end,
-    else the last known token's row and those of drafts. `prefill` counts the rows that are neither decoding nor drafts.
+    """One step: rows[i] more tokens of sequences[i], of which samples[i] are sampled: none before a prompt's end, else the
+    sequence's `sampled`. `prefill` counts the rows that are neither decoding nor drafts.
 
     work: the prefill rows weighed by their depth, see `Scheduler`. full: somebody wanted more work than the step had.
     expired: sequences that have ended because their deadline has passed. started: sequences with breakpoints that get their
@@ -357,7 +357,7 @@ class Scheduler:
             self.promised -= 1
         plan.sequences.append(sequence)
         plan.rows.append(rows)
-        plan.samples.append(1 + sequence.drafted if sequence.computed + rows >= sequence.length else 0)
+        plan.samples.append(len(sequence.sampled) if sequence.computed + rows >= sequence.length else 0)
 
     def _end(self, sequence: Sequence) -> None:
         self._leave(sequence)

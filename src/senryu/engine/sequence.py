@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence as Ids
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import numpy as np
 from senryu.engine.interface import FinishReason, TokenRequest
 
 if TYPE_CHECKING:
-    from senryu.engine.draft import Guess
     from senryu.engine.grammar import Matcher
+    from senryu.engine.guess import Guess
     from senryu.engine.node import Node
 
 SEED_MASK = (1 << 64) - 1
@@ -20,6 +21,7 @@ HOTTEST = 1e6  # temperatures above are refused, they only flatten what is flat 
 SMALLEST_TOP_P = 1e-7  # top_p 0 keeps one token, and so does this; kernels take float32 above 0
 LARGEST_TOP_K = (1 << 31) - 1
 SALT_BYTES = 16
+ONE = range(1)
 
 
 class Sequence:
@@ -27,14 +29,15 @@ class Sequence:
 
     A sequence whose `length - computed` is 1 decodes, more than 1 prefills: there is no other difference between the two.
     A step may compute `drafted` more tokens, guesses that stand in `tokens` behind the known ones; those that prove right are
-    known then, and the K/V of the others is overwritten.
+    known then, and the K/V of the others is overwritten. `sampled`: how many drafts stand before each sample that it takes;
+    there is none where the next draft is certain.
     Pages [0, depth) are in the prefix tree (`node` is the last of them) and may be shared; [depth, held) are its own.
     """
 
     __slots__ = (
         "announce", "arrival", "breakpoints", "cached", "computed", "deadline", "depth", "drafted", "finish", "guess", "held",
-        "length", "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "seed", "stop_ids",
-        "temperature", "tokens", "top_k", "top_p",
+        "length", "matcher", "need", "node", "page_size", "pages", "paused", "priority", "prompt", "salt", "sampled",
+        "seed", "stop_ids", "temperature", "tokens", "top_k", "top_p",
     )  # fmt: skip
 
     def __init__(self, request: TokenRequest, page_size: int, matcher: Matcher | None = None) -> None:
@@ -77,6 +80,7 @@ class Sequence:
         self.length = self.prompt
         self.computed = 0
         self.drafted = 0
+        self.sampled: Ids[int] = ONE
         self.guess: Guess | None = None
         self.cached = 0  # prompt tokens taken from the prefix tree instead of being computed
         # The last sampled token is never fed back, so its K/V needs no room.
@@ -96,18 +100,29 @@ class Sequence:
         elif self.length == len(self.tokens):
             self.finish = "length"
 
+    def propose(self, drafts: list[int], sampled: Ids[int]) -> None:
+        """Let the next step compute `drafts` too. A draft i that is not in `sampled` (0 to len(drafts), rising) is certain."""
+        self.drafted, self.sampled = len(drafts), sampled
+        self.tokens[self.length : self.length + self.drafted] = drafts
+
     def accept(self, drawn: list[int]) -> list[int]:
-        """Take the tokens that were drawn behind the last known one and behind each draft, as long as the drafts were right:
-        a draft that differs from what was drawn in its place makes void what was drawn behind it. Returns those taken."""
-        taken = []
-        for i, token in enumerate(drawn):
+        """Take the tokens that were drawn, one for each of `sampled`, and the certain drafts before them, as long as drafts
+        were right: one that differs from what was drawn in its place makes void all that was drawn behind it.
+
+        Returns the tokens taken.
+        """
+        taken: list[int] = []
+        for i, token in zip(self.sampled, drawn):
+            while len(taken) < i:
+                taken.append(int(self.tokens[self.length]))
+                self.append(taken[-1])
             right = i < self.drafted and token == self.tokens[self.length]
             self.append(token)
             taken.append(token)
             if self.finish or not right:
                 break
         self.computed = self.length - 1
-        self.drafted = 0
+        self.drafted, self.sampled = 0, ONE
         return taken
 
     def key(self, page: int, tokens: int | None = None) -> bytes:

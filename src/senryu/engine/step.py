@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from senryu.engine.grammar import ALL, Matcher
+from senryu.engine.grammar import ALL, MaskWork
 from senryu.engine.scheduler import Plan
 from senryu.kernels.batch import Batch
 from senryu.model.spec import ModelSpec
@@ -61,7 +61,7 @@ class BatchFiller:
         self._count = np.arange(max_rows, dtype=np.int32)
 
     def fill(self, plan: Plan) -> Batch:
-        """The batch of `plan`: rows in the plan's order, of every sequence the last `samples` are sampled.
+        """The batch of `plan`: rows in the plan's order, sampled where the sequences say.
 
         With a grammar among them there are masks: all ones, for `constrained` to say which are still to be filled.
         """
@@ -83,7 +83,8 @@ class BatchFiller:
             row += rows
             if samples:
                 to = sampled + samples
-                self._sample_rows[sampled:to] = range(row - samples, row)
+                known = row - 1 - sequence.drafted
+                self._sample_rows[sampled:to] = [known + i for i in sequence.sampled]
                 self._temperature[sampled:to] = sequence.temperature
                 self._top_p[sampled:to] = sequence.top_p
                 self._top_k[sampled:to] = sequence.top_k
@@ -108,13 +109,14 @@ class BatchFiller:
         )
 
 
-def constrained(plan: Plan) -> list[tuple[Matcher, int, list[int]]]:
+def constrained(plan: Plan) -> list[MaskWork]:
     """What `MaskThread.start` is to do for the batch of `plan`."""
-    work, row = [], 0
+    work: list[MaskWork] = []
+    row = 0
     for sequence, samples in zip(plan.sequences, plan.samples):
         if samples and sequence.matcher:
             drafts = sequence.tokens[sequence.length : sequence.length + sequence.drafted].tolist()
-            work.append((sequence.matcher, row, drafts))
+            work.append((sequence.matcher, row, drafts, sequence.sampled))
         row += samples
     return work
 

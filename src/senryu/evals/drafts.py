@@ -21,7 +21,8 @@ from senryu.service.shapes import chain
 
 WITH, WITHOUT = "drafts_", "plain_"  # before a task's name: what either side's figure is called
 BESIDE = 64  # tokens of a passage that its copy does not reach
-EDITED = 16  # one token in so many is another in the prompt than in the answer
+EDITED = 16  # tokens from one edit to the next, on average
+WORD = 3  # tokens of an edit at most, on either side
 ORDER = {
     "order_number": {"type": "integer", "minimum": 1, "maximum": 9999},
     "customer_name": {"type": "string", "maxLength": 16},
@@ -93,16 +94,28 @@ def longest(tokens: int) -> int:
 
 
 def copying(vocab: int, tokens: int) -> dict[str, TokenRequest]:
-    """Requests to a model that copies: the same passage again; one whose prompt differs at every EDITED-th token; and noise."""
-    order = chain(vocab)
-    passage = np.resize(order, tokens + BESIDE)
-    edited = passage.copy()
-    edited[EDITED - 1 :: EDITED] = np.resize(np.roll(order, vocab // 2), len(passage))[EDITED - 1 :: EDITED]
+    """Requests to a model that copies: the same passage again; one that it writes with edits; and noise."""
+    passage = np.resize(chain(vocab), tokens + BESIDE)
     return {
         "copy": greedy((*passage.tolist(), int(passage[0])), tokens + 1),
-        "edit": greedy((*edited.tolist(), int(passage[0])), tokens + 1),
+        "edit": greedy((*before(passage, vocab), int(passage[0])), tokens + 1),
         "free": TokenRequest(tuple(passage.tolist()), tokens + 1),
     }
+
+
+def before(passage: np.ndarray, vocab: int) -> list[int]:
+    """A text of which `passage` is a copy with a few words replaced, put in and left out: at seeded places, 0 to WORD tokens by
+    as many, the old ones from elsewhere in the vocabulary."""
+    draw = np.random.default_rng(3)
+    text: list[int] = []
+    start = 0
+    while start < len(passage):
+        stop = start + draw.geometric(1 / EDITED)
+        old, new = draw.integers(0, WORD + 1, 2)
+        elsewhere = np.setdiff1d(draw.integers(0, vocab, old), passage)
+        text += [*passage[start:stop].tolist(), *elsewhere.tolist()]
+        start = stop + new
+    return text[: len(passage)]
 
 
 def writing(tokenizer: Tokenizer, tokens: int) -> dict[str, TokenRequest]:
