@@ -18,7 +18,7 @@ from test_turn import SETTINGS, events, turn, user
 from senryu.engine.interface import TokenEvent, TokenRequest
 from senryu.errors import SenryuError
 from senryu.ledger.usage import ToolErrors, UsageRow
-from senryu.service import toolcheck
+from senryu.service import validation
 from senryu.service.answer import Answer
 from senryu.service.prompt import conversation, encode
 from senryu.service.registry import LoadedModel, Registry
@@ -217,7 +217,7 @@ def test_the_ledger_learns_what_was_wrong_with_calls(monkeypatch: pytest.MonkeyP
             threads.append(threading.current_thread())
             return super().mismatch(schema, value)
 
-    monkeypatch.setattr(toolcheck, "SchemaCheck", Seen)
+    monkeypatch.setattr(validation, "SchemaCheck", Seen)
     nano = FAMILIES["nano"]
     tool = Tool("odd", {"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}})
     rows: list[UsageRow] = []

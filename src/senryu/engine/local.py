@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import numpy as np
+
 from senryu.engine.draft import Drafter
 from senryu.engine.grammar import GrammarCompiler, Matcher
 from senryu.engine.interface import EngineClosed, EngineStats, Grammar, GrammarError, TokenEvent, TokenRequest
@@ -82,7 +84,7 @@ class LocalEngine:
         matcher = self._matcher(request.grammar, request.stop_ids) if request.grammar else None
         sequence = Sequence(request, self._page_size, matcher)
         ids = sequence.tokens[: sequence.prompt]
-        if ids.min() < 0 or ids.max() >= self._vocab:
+        if ids.view(np.uint32).max() >= self._vocab:  # a negative id is a very large one here
             raise ValueError(f"a token id is outside the vocabulary of {self._vocab}")
         return self._events(sequence)
 
