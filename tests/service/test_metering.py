@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -60,7 +61,9 @@ def followed(model: LoadedModel, turn: Turn = TURN, until: type | None = None, b
 
 
 def slow() -> LoadedModel:
-    return scripted_model(lambda request: TOKENIZER.encode("x") * request.max_tokens, seconds_per_step=0.01)
+    """Noise: what repeats would be drafted, and done in a few steps."""
+    noise = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=10_000))
+    return scripted_model(lambda request: TOKENIZER.encode(noise[: request.max_tokens]), seconds_per_step=0.01)
 
 
 def test_a_turn_that_finishes() -> None:
