@@ -14,9 +14,10 @@ from pathlib import Path
 from llvmlite import ir
 from numba.core import cgutils
 
-from senryu.kernels import amx, target
+from senryu.kernels import target
 
 I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+TILES = 8
 
 
 def dot(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
@@ -38,7 +39,7 @@ class Tiles:
                 b.store(value if isinstance(value, ir.Value) else ir.Constant(I64, value), self.size(b, tile, i))
 
     def release(self, b: ir.IRBuilder) -> None:
-        self.configure(b, [(0, 0)] * amx.TILES)
+        self.configure(b, [(0, 0)] * TILES)
 
     def zero(self, b: ir.IRBuilder, tile: int) -> None:
         cgutils.memset(b, self.cell(b, tile, ir.Constant(I64, 0), ir.Constant(I64, 0)), ir.Constant(I64, 1024), 0)
@@ -51,7 +52,7 @@ class Tiles:
         for row, i in self.loops(b, b.load(self.size(b, tile, 0)), b.load(self.size(b, tile, 1))):
             b.store(b.load(self.cell(b, tile, row, i)), self.memory(b, address, stride, row, i))
 
-    def dot(self, b: ir.IRBuilder, total: int, left: int, right: int, signs: amx.Signs) -> None:
+    def dot(self, b: ir.IRBuilder, total: int, left: int, right: int, signs: str) -> None:
         four = ir.Constant(I64, 4)
         columns = b.udiv(b.load(self.size(b, right, 1)), four)
         extend = [b.sext if sign == "s" else b.zext for sign in signs]
@@ -76,11 +77,11 @@ class Tiles:
         )
 
     def size(self, b: ir.IRBuilder, tile: int, which: int) -> ir.Value:
-        place = ir.Constant(I64, 1024 * amx.TILES + 16 * tile + 8 * which)
+        place = ir.Constant(I64, 1024 * TILES + 16 * tile + 8 * which)
         return b.bitcast(b.gep(self.state(b), [ir.Constant(I64, 0), place]), ir.PointerType(I64))
 
     def state(self, b: ir.IRBuilder) -> ir.GlobalVariable:
-        kind = ir.ArrayType(I8, (1024 + 16) * amx.TILES)
+        kind = ir.ArrayType(I8, (1024 + 16) * TILES)
         found = b.module.globals.get("emulated_tiles") or ir.GlobalVariable(b.module, kind, "emulated_tiles")
         found.linkage, found.initializer, found.align = "linkonce_odr", ir.Constant(kind, None), 64
         return found
@@ -91,7 +92,7 @@ def main(name: str, cache: str) -> None:
     target.tiles_permitted = lambda: True
     target.ISAS.clear()
     target.ISAS[name] = chosen
-    from senryu.kernels import simd
+    from senryu.kernels import amx, simd
 
     assert not simd.SIGNED
     simd.emit_dot_unsigned = dot

@@ -108,7 +108,7 @@ def test_code_for_other_machines_is_generated_and_its_sums_stay_in_registers(nam
     NEON's dots are of four sums, so its tiles of 6 x 16 are loops of 24, as AVX-512's of 6 x 64 are.
     """
     loops = json.loads(run("cross.py", *MACHINES[name]))
-    assert {tuple(loop) for loop in loops["gemm tiles"]} == ({(4, 0)} if name == "amx" else set())
+    assert {dots for dots, _ in loops["gemm tiles"]} == ({4} if name == "amx" else set())
     assert {"gemm", "attend", "rope", "sample", "step"} <= loops.keys()
     assert 24 in [dots for dots, _ in loops["gemm"]]
     assert not any(stack for dots, stack in loops["gemm"] if dots <= 24)

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from senryu.kernels import amx
-from senryu.kernels.gemm import FORMAT, INT4, INT8, PANELS, ROWS, K, Tile, W, gemm, place, put
+from senryu.kernels.gemm import BF16, FORMAT, INT8, PANELS, ROWS, K, Tile, W, gemm, place, put
 from senryu.kernels.layout import COUNTER, GROUP, PANEL
 from senryu.kernels.simd import (
     F32,
@@ -43,7 +43,7 @@ from senryu.kernels.tiles import Sums, k_loop, load_columns, zeros
 LEAST = 7  # rows: fewer are faster in registers
 TASK_ROWS = 128  # rows of a work item
 TASK_ROWS4 = 256  # and of an int4 matrix, where every item unpacks its weights
-CHUNK = 2048  # inputs that are unpacked at a time: with what else a thread works on, they stay in its second-level cache
+CHUNK = 256  # inputs that are unpacked at a time: with sums they stay in the first-level cache
 LINE = 4 * PANEL  # bytes of a line of weights, four inputs, and of a row's sums
 ZERO = np.float32(0)
 
@@ -71,7 +71,8 @@ class Block:
     rows: ir.Value
     panel: ir.Value
     step: ir.Value  # inputs of one dot: 16, 32 or 64
-    start: ir.Value  # of an int4 matrix: the first input that is unpacked
+    start: ir.Value  # of an int4 matrix: the first input that is unpacked now
+    end: ir.Value  # and the one behind the last
     memory: ir.Value
     totals: ir.Value  # of an int4 matrix: the place in memory of these rows' sums
 
@@ -149,35 +150,18 @@ def _int4(b: ir.IRBuilder, block: Block, passes: Passes) -> None:
     k = Tile(b, block.op, 1, 4).k
     groups = b.udiv(b.add(k, _number(GROUP - 1)), _number(GROUP))
     tiles = [_tile(b, block, first, cells, b.mul(groups, _number(2 * PANEL))) for first, cells in passes]
-    end = b.add(block.start, _number(CHUNK))
-    last = b.icmp_signed(">=", end, k)
-    end = b.select(last, k, end)
-
-    def add(n: int, i: ir.Value, rows: ir.Value) -> None:
-        """What pass n has summed of the group at input i, to the totals."""
-        t, columns = tiles[n], 64 * passes[n][0]
-        scales = offset(b, b.add(t.w_scale, b.mul(b.udiv(i, _number(GROUP)), _number(2 * PANEL))), columns // 2)
-        scale = [emit_load_bf16(b, offset(b, scales, 32 * c)) for c in range(t.blocks)]
-        _add_group(b, rows, offset(b, block.memory, columns), scale, offset(b, block.totals, columns))
-
-    several = len(passes) > 1
-    with cgutils.for_range_slice(b, block.start, end, _number(GROUP), inc=True) as (i, group):
+    with cgutils.for_range_slice(b, block.start, block.end, _number(GROUP), inc=True) as (i, group):
         start = b.add(offset(b, block.memory, OFFSETS), b.mul(group, _number(LINE)))
         right = b.add(offset(b, block.memory, LINES), b.mul(group, _number(GROUP * PANEL)))
-        later = b.icmp_signed(">", i, block.start)
-        previous = b.select(later, b.sub(i, _number(GROUP)), i), b.select(later, block.rows, _number(0))
-        for n, (t, (first, cells)) in enumerate(zip(tiles, passes)):
-            start_n, right_n, sums = (offset(b, x, 64 * first) for x in (start, right, block.memory))
-            _sums(b, cells, start_n, (b.add(t.a, i), t.a_stride), right_n, (_group(b, i, end), block.step), sums)
-            if n:
-                add(n - 1, i, block.rows)
-            elif several:
-                add(-1, *previous)
-            else:
-                add(0, i, block.rows)
-    if several:
-        add(-1, b.mul(b.udiv(b.sub(end, _number(1)), _number(GROUP)), _number(GROUP)), block.rows)
-    with b.if_then(last):
+        scales = b.mul(b.udiv(i, _number(GROUP)), _number(2 * PANEL))
+        for t, (first, cells) in zip(tiles, passes):
+            start_here, right_here, sums, totals = (
+                offset(b, x, 64 * first) for x in (start, right, block.memory, block.totals)
+            )
+            _sums(b, cells, start_here, (b.add(t.a, i), t.a_stride), right_here, (_group(b, i, block.end), block.step), sums)
+            scale = [emit_load_bf16(b, offset(b, b.add(t.w_scale, scales), 32 * (first + c))) for c in range(t.blocks)]
+            _add_group(b, block.rows, sums, scale, totals)
+    with b.if_then(b.icmp_signed("==", block.end, k)):
         for t, (first, _) in zip(tiles, passes):
 
             def values(line: ir.Value, factor: ir.Value, blocks: int = t.blocks) -> list[ir.Value]:
@@ -203,7 +187,7 @@ def _group(b: ir.IRBuilder, start: ir.Value, end: ir.Value) -> ir.Value:
 
 def _unpack(b: ir.IRBuilder, lines: ir.Value, size: ir.Value, memory: ir.Value) -> None:
     """`size` inputs of int4 lines as int8 lines of nibble - 8, and of each of their groups -128 * the columns' sums."""
-    low, eight, most = (ir.Constant(V64B, [x] * 64) for x in (15, 8, -128))  # -128: 128 where it is unsigned
+    low, eight, weight = (ir.Constant(V64B, [x] * 64) for x in (15, 8, -128))  # -128: the bits of 128, unsigned
     with cgutils.for_range_slice(b, _number(0), size, _number(GROUP), inc=True) as (start, group):
 
         def step(i: ir.Value, sums: Sums) -> Sums:
@@ -216,7 +200,7 @@ def _unpack(b: ir.IRBuilder, lines: ir.Value, size: ir.Value, memory: ir.Value) 
                 for part, nibbles in enumerate((v, high)):
                     w = b.sub(b.and_(nibbles, low), eight)
                     b.store(w, at(b, offset(b, to, LINE * part + 64 * c), V64B), align=64)
-                    total = emit_dot_unsigned(b, total, most, w)
+                    total = emit_dot_unsigned(b, total, weight, w)
                 new.append(total)
             return [new]
 
@@ -241,36 +225,36 @@ def _kernel(emit: Callable[..., None], passes: Passes) -> Any:
     """One format's kernel for a Block."""
 
     @intrinsic
-    def kernel(typingctx, op, row, rows, panel, step, start, memory, totals):
+    def kernel(typingctx, op, row, rows, panel, step, start, end, memory, totals):
         def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
             emit(b, Block(*args), passes)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), lower
+        return types.void(*[types.int64] * 9), lower
 
     return kernel
 
 
 def _panel_rows(emit: Callable[..., None]) -> Any:
-    """panel_rows(op, row, end, panel, step, start, memory): rows [row, end) of one panel, at most 32 at a time."""
+    """panel_rows(op, row, stop, panel, step, start, end, memory): rows [row, stop) of one panel, at most 32 at a time."""
     tall, flat = _kernel(emit, TALL_BLOCK), _kernel(emit, FLAT_BLOCK)
 
     @njit(boundscheck=False)
-    def panel_rows(op, row, end, panel, step, start, memory):
+    def panel_rows(op, row, stop, panel, step, start, end, memory):
         totals = memory + TOTALS
-        if end - row >= BLOCK_ROWS:
+        if stop - row >= BLOCK_ROWS:
             shape(16, 16, step)
-        while end - row >= BLOCK_ROWS:
-            tall(op, row, BLOCK_ROWS, panel, step, start, memory, totals)
+        while stop - row >= BLOCK_ROWS:
+            tall(op, row, BLOCK_ROWS, panel, step, start, end, memory, totals)
             row += BLOCK_ROWS
             totals += BLOCK_ROWS * LINE
-        rest = end - row
+        rest = stop - row
         if rest > 16:
             shape(16, rest - 16, step)
-            tall(op, row, rest, panel, step, start, memory, totals)
+            tall(op, row, rest, panel, step, start, end, memory, totals)
         elif rest > 0:
             shape(rest, rest, step)
-            flat(op, row, rest, panel, step, start, memory, totals)
+            flat(op, row, rest, panel, step, start, end, memory, totals)
 
     return panel_rows
 
@@ -282,7 +266,7 @@ few = njit(boundscheck=False)(gemm)
 def gemm_tiles(op, step, thread):
     """`gemm.gemm`, in tiles where there are rows enough for them."""
     rows, panels, k, kind = get(step, get(op, ROWS)), get(op, PANELS), get(op, K), get(op, FORMAT)
-    if rows < LEAST or (kind != INT8 and kind != INT4):
+    if rows < LEAST or kind == BF16:
         few(op, step, thread)
         return
     memory = memory_of_thread()
@@ -295,15 +279,16 @@ def gemm_tiles(op, step, thread):
             break
         panel = task // blocks
         row = (task - panel * blocks) * most
-        end = min(rows, row + most)
+        stop = min(rows, row + most)
         if kind == INT8:
-            panel_rows8(op, row, end, panel, k_step, 0, memory)
+            panel_rows8(op, row, stop, panel, k_step, 0, k, memory)
             continue
-        for i in range(0, (end - row) * LINE, 64):
+        for i in range(0, (stop - row) * LINE, 64):
             store(memory + TOTALS + i, splat(ZERO))
         for start in range(0, k, CHUNK):
-            unpack(get(op, W) + (panel * k + start) * (PANEL // 2), min(k - start, CHUNK), memory)
-            panel_rows4(op, row, end, panel, k_step, start, memory)
+            end = min(k, start + CHUNK)
+            unpack(get(op, W) + (panel * k + start) * (PANEL // 2), end - start, memory)
+            panel_rows4(op, row, stop, panel, k_step, start, end, memory)
     release()
 
 
