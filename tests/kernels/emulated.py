@@ -17,7 +17,7 @@ from numba.core import cgutils
 from senryu.kernels import target
 
 I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
-TILES = 8  # of a thread
+TILES = 8
 
 
 def dot(b: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
@@ -92,7 +92,7 @@ def main(name: str, cache: str) -> None:
     target.tiles_permitted = lambda: True
     target.ISAS.clear()
     target.ISAS[name] = chosen
-    from senryu.kernels import amx, simd  # now that there is one set alone: to import them chooses it
+    from senryu.kernels import amx, simd
 
     assert not simd.SIGNED
     simd.emit_dot_unsigned = dot
