@@ -93,9 +93,10 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         Mount("/", nowhere),  # any other address or method
     ]
     everywhere = [
+        routes[0],  # they are tried in order, and nearly all requests are for this one
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=routes),  # where SDKs of hosted services look for them
-        *routes,
+        *routes[1:],
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain)
     return Starlette(routes=everywhere, middleware=[edge], lifespan=lifespan)
