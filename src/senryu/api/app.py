@@ -86,6 +86,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
 
     claude = claude_routes(messages, batches, files, models)
     routes = [
+        *message_routes(messages),  # most asked, so tried first
         Route("/health", health, methods=["GET"]),
         Mount("/anthropic", routes=claude),  # where SDKs of hosted services look for them
         *bedrock.routes(messages=claude),

@@ -17,6 +17,8 @@ from senryu.model.tokenizer import Tokenizer, named_tokens
 
 # Code points that Unicode reserves for use inside a program: no text has them, so they can mark places in a rendered text.
 _NONCHARACTERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+_ESCAPES = {character: json.dumps(character)[1:-1] for character in _NONCHARACTERS}  # as tojson(ensure_ascii=True) writes them
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
 _FUEL = 20_000_000  # steps of one rendering; a template that loops for ever stops here
 _GENERATION_TAG = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 
@@ -81,7 +83,7 @@ class ChatTemplate:
         messages = [self._guard.protect(message, separator) for message in messages]
         tools = None if tools is None else [self._guard.protect(tool, separator) for tool in tools]
         text = self._whole(messages, tools, add_generation_prompt, continue_final)
-        text = text.replace(_escape(separator), separator)
+        text = text.replace(_ESCAPES[separator], separator)
         return [piece for piece in text.split(separator) if piece] or [""]
 
     def locate(
@@ -106,7 +108,7 @@ class ChatTemplate:
             return {}
         found: dict[int, int] = {}
         at = 0
-        parts = re.split(f"{mark}([0-9]+){mark}", marked.replace(_escape(mark), mark))
+        parts = re.split(f"{mark}([0-9]+){mark}", marked.replace(_ESCAPES[mark], mark))
         for between, number in zip_longest(parts[::2], parts[1::2]):
             if number is None or not text.startswith(between, at):
                 break
@@ -116,9 +118,9 @@ class ChatTemplate:
 
     def unused_character(self, *inputs: Any) -> str:
         """A character that occurs in none of `inputs` (messages, tools, lists of them). Raises TemplateError."""
-        seen = json.dumps(inputs, ensure_ascii=False)
+        seen = _encode_json(inputs)
         for character in _NONCHARACTERS:
-            if character not in seen and _escape(character) not in seen:
+            if character not in seen and _ESCAPES[character] not in seen:
                 return character
         raise TemplateError("the messages use the Unicode noncharacters U+FDD0 to U+FDEF. Remove them from the text.")
 
@@ -130,7 +132,7 @@ class ChatTemplate:
         end = self.unused_character(messages, tools)
         marked = [*messages[:-1], _mark_end(messages[-1] if messages else {}, end)]
         text = self._render(marked, tools, False)
-        return _cut_at_end(text.replace(_escape(end), end), end)  # tojson(ensure_ascii=True) escapes it
+        return _cut_at_end(text.replace(_ESCAPES[end], end), end)
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prompt: bool) -> str:
         name = "tool_use" if tools and "tool_use" in self._sources else "default"
@@ -222,10 +224,6 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
-
-
-def _escape(character: str) -> str:
-    return json.dumps(character)[1:-1]
 
 
 def _to_json(
