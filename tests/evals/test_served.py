@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_fresh_server_is_measured_and_stopped(settings: Settings, monkeypatch:
     finally:
         bare.close()
     assert figures[0].measure == "server_ttft_extra"
-    assert figures[0].median > 0  # a model beside an engine without one
+    assert math.isfinite(figures[0].median)  # a difference of two small times has either sign
     assert figures[0].at > 8
     assert [f.unit for f in figures] in (["ms"], ["ms", "us", "us"])
     assert all(f.median > 0 for f in figures if f.measure == "server_cpu_per_request")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from harness import compiled, copy, step, step_record
 
 from senryu.kernels import Kernels, reference
-from senryu.kernels.layout import QUERY_BLOCK, SEGMENT, STATE_EXTRA, kv_bytes, operation
+from senryu.kernels.layout import SEGMENT, STATE_EXTRA, kv_bytes, operation, scratch_floats
 
 TOLERANCE = 2e-5
 """Scores here are sums of head_dim fused products of size about 1, so their error is below head_dim * 2^-24 * |q||k| < 1e-5
@@ -60,11 +61,11 @@ def run(
     """plan, attend and gather; what o_proj would read, before it is quantised."""
     shape = {name: fields[name] for name in ("heads", "kv_heads", "head_dim")}
     rows, width, state = values["rows"], shape["heads"] * shape["head_dim"], shape["head_dim"] + STATE_EXTRA
-    out, partial = copy(np.zeros((rows, width), np.float32)), copy(np.zeros((512, state), np.float32))
-    scratch = copy(np.full((1, QUERY_BLOCK * (2 * state + 68 + shape["head_dim"] // 4)), np.nan, np.float32))
+    out, partial = copy(np.zeros((rows, width), np.float32)), copy(np.zeros((2048, state), np.float32))
+    scratch = copy(np.full((1, scratch_floats(shape["head_dim"])), np.nan, np.float32))
     record = step_record(values)  # one record for all three: the plan writes into it
     groups = {"heads": shape["heads"], "kv_heads": shape["kv_heads"]}
-    compiled(kernels, operation("plan", **groups, threads=threads, capacity=512), record)
+    compiled(kernels, operation("plan", **groups, threads=threads, capacity=2048), record)
     place = {"out": out, "scratch": scratch, "partial": partial, "rows": which}
     compiled(kernels, operation("attend", **fields, window=window, **place), record)
     rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32)), "out_sums": None}
@@ -75,6 +76,17 @@ def run(
     np.testing.assert_array_equal(rest["out"], q)
     np.testing.assert_array_equal(rest["out_scale"], scale)
     return out
+
+
+def digest(kernels: Kernels) -> str:
+    """Of attention's results over both kinds of K/V: what every instruction set should agree on."""
+    found = hashlib.sha256()
+    for shape in ([(0, 130), (200, 70), (9, 1)], 7, 1, 80), ([(70, 40), (127, 2)], 4, 2, 64), ([(250, 20)], 3, 3, 128):
+        for kv in ("float32", "int8"):
+            values, fields = case(*shape, kv)
+            for window in (0, 70):
+                found.update(run(kernels, values, fields, window).tobytes())
+    return found.hexdigest()
 
 
 def twin(values: dict[str, Any], fields: dict[str, Any], window: int) -> np.ndarray:
@@ -95,6 +107,10 @@ SHAPES = pytest.mark.parametrize(
         ([(1000, 60)], 4, 2, 16, 0),  # rows on both sides of a segment's end
         ([(2100, 2)], 4, 4, 64, 1500),  # a window that begins inside the first segment
         ([(2100, 20)], 14, 2, 64, 0),
+        ([(300, 40), (7, 3), (62, 9)], 8, 1, 64, 0),  # several blocks, and some of few vectors
+        ([(126, 5)], 5, 1, 64, 0),  # a draft across a page's end
+        ([(400, 33)], 6, 2, 128, 100),
+        ([(0, 70)], 2, 1, 256, 0),
     ],
 )
 
@@ -135,25 +151,49 @@ def test_int8_is_close_to_float32(
 
 
 @pytest.mark.parametrize("kv", ["float32", "int8"])
-@pytest.mark.parametrize("window", [0, 1100])
-def test_splitting_by_segments_changes_no_bit(compiled_kernels: Kernels, window: int, kv: str) -> None:
+@pytest.mark.parametrize(("window", "head_dim", "rows"), [(0, 32, 3), (1100, 32, 3), (0, 64, 8)])
+def test_splitting_by_segments_changes_no_bit(
+    compiled_kernels: Kernels, window: int, head_dim: int, rows: int, kv: str
+) -> None:
     """Few work items for many threads: the plan splits; with one thread it does not."""
-    values, fields = case([(3000, 3)], 4, 2, 32, kv)
+    values, fields = case([(3000, rows)], 4, 2, head_dim, kv)
     whole = run(compiled_kernels, values, fields, window, threads=1)
     assert not values["split"][0]
     divided = run(compiled_kernels, values, fields, window, threads=8)
-    assert values["split"][0] == 3002 // (64 * SEGMENT) + 1
+    assert values["split"][0] == (2999 + rows) // (64 * SEGMENT) + 1
     np.testing.assert_array_equal(whole, divided)
 
 
 @pytest.mark.parametrize("kv", ["float32", "int8"])
-def test_a_row_does_not_depend_on_its_chunk(compiled_kernels: Kernels, kv: str) -> None:
-    values, fields = case([(0, 150)], 6, 2, 32, kv)
-    whole = run(compiled_kernels, values, fields, 0)
-    for row in (0, 1, 63, 64, 149):
-        alone = dict(values, rows=1, positions=np.int32([row]), row_start=np.int32([0, 1]))
-        one = run(compiled_kernels, alone, fields | {"qkv": copy(fields["qkv"][row : row + 1])}, 0)
-        np.testing.assert_array_equal(one[0], whole[row])
+@pytest.mark.parametrize("window", [0, 70])
+def test_blocks_of_any_size_give_the_same_bits(compiled_kernels: Kernels, window: int, kv: str) -> None:
+    """The fewer the work items for the threads, the smaller the blocks of query vectors."""
+    values, fields = case([(250, 120), (10, 90)], 4, 1, 64, kv)
+    outs, items = [], []
+    for threads in (1, 2, 4, 64):
+        outs.append(run(compiled_kernels, values, fields, window, threads))
+        items.append(int(values["item_start"][-1]))
+    assert items == [4 + 3, 15 + 12, 30 + 23, 30 + 23]
+    for out in outs[1:]:
+        np.testing.assert_array_equal(out, outs[0])
+
+
+@pytest.mark.parametrize("kv", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"),
+    [(6, 2, 32, 0), (1, 1, 64, 0), (4, 2, 64, 9), (3, 1, 64, 0), (5, 1, 64, 65), (8, 1, 64, 0), (14, 2, 128, 0), (3, 1, 80, 0)],
+)
+def test_a_row_does_not_depend_on_its_chunk(
+    compiled_kernels: Kernels, heads: int, kv_heads: int, head_dim: int, window: int, kv: str
+) -> None:
+    """Alone a row is a few vectors, in registers' tiles; in a chunk it may share tile registers with others."""
+    values, fields = case([(0, 150)], heads, kv_heads, head_dim, kv)
+    whole = run(compiled_kernels, values, fields, window)
+    for first, rows in ((0, 1), (1, 1), (63, 2), (64, 1), (149, 1), (60, 9), (100, 37)):
+        part = slice(first, first + rows)
+        few = dict(values, rows=rows, positions=values["positions"][part].copy(), row_start=np.int32([0, rows]))
+        some = run(compiled_kernels, few, fields | {"qkv": copy(fields["qkv"][part])}, window)
+        np.testing.assert_array_equal(some, whole[part])
 
 
 @pytest.mark.parametrize("kv", ["float32", "int8"])
@@ -181,5 +221,5 @@ def test_slots_beyond_a_row_are_never_read_into_it_from_int8(compiled_kernels: K
     before = run(compiled_kernels, values, fields, 0)
     keys, contents, scales = reference.parts8(fields["pool"], 16)
     keys[:, :, :, 14:], scales[:, :, 14:64], scales[:, :, 64 + 14 :] = 255, 1e30, 1e30
-    contents[:, :, 14 // 4, :, 14 % 4 :], contents[:, :, 4:] = 127, -127
+    contents[:, :, 14:, :, 0], contents[..., 1:] = 127, -127
     np.testing.assert_array_equal(run(compiled_kernels, values, fields, 0), before)

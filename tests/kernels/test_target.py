@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_attention import digest
 
 from senryu import kernels
 from senryu.kernels import target
 
 HERE = Path(__file__).parent
-AMX = "+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni,+amx-tile,+amx-int8"
+AMX = "+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile,+amx-int8"
 NARROW = """
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ test_gemm.test_integers_are_exact_at_the_extremes(compiled)
 test_attention.test_int8_is_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
 test_attention.test_close_to_its_twin(compiled, [(0, 130), (200, 70)], 7, 1, 80, 0)
 assert target.supported()[0].name == compiled.isa  # better ones are hidden from Numba too
+print(test_attention.digest(compiled))
 """
 
 
@@ -48,8 +50,8 @@ def test_the_best_set_is_chosen_by_the_features_that_numba_compiles_for(monkeypa
     for features, names in [
         ("+avx2,+fma,-avx512f", ["avx2"]),
         ("+avx2,+fma,+avxvnni", ["avxvnni", "avx2"]),
-        ("+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni", ["avx512", "avx2"]),
-        ("+avx2,+fma,+avx512f,+avx512bw,+avx512vl,+avx512vnni,+amx-tile", ["avx512", "avx2"]),
+        ("+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni", ["avx512", "avx2"]),
+        ("+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile", ["avx512", "avx2"]),
         (AMX, ["amx", "avx512", "avx2"]),
         ("+avx2,-fma", []),
         ("+neon,+dotprod", ["neon"]),
@@ -82,15 +84,21 @@ def test_one_process_runs_one_set(compiled_kernels: kernels.Kernels, tmp_path: P
 
 
 @pytest.mark.parametrize("name", [n for n in kernels.available()[1:] if n in target.ISAS])
-def test_a_narrower_set_gives_the_same_bits(name: str, request: pytest.FixtureRequest) -> None:
-    run("-c", NARROW, str(request.config.cache.mkdir("kernels")), name)
+def test_a_narrower_set_gives_the_same_bits(
+    compiled_kernels: kernels.Kernels, name: str, request: pytest.FixtureRequest
+) -> None:
+    printed = run("-c", NARROW, str(request.config.cache.mkdir("kernels")), name)
+    assert printed.strip() == digest(compiled_kernels)
 
 
 @pytest.mark.skipif("avx2" not in kernels.available(), reason="the emulation takes AVX2 for everything but the dot")
 @pytest.mark.parametrize("name", ["amx", "avx512", "avxvnni"])
-def test_unsigned_dots_give_the_same_results(name: str, request: pytest.FixtureRequest) -> None:
+def test_unsigned_dots_give_the_same_results(
+    compiled_kernels: kernels.Kernels, name: str, request: pytest.FixtureRequest
+) -> None:
     """Tiles and start values of the sets whose dot takes value + 128, checked where they cannot run."""
-    run("emulated.py", name, str(request.config.cache.mkdir(f"emulated-{name}")))  # apart: their names are those of real ones
+    folder = request.config.cache.mkdir(f"emulated-{name}")  # apart: their names are those of real ones
+    assert run("emulated.py", name, str(folder)).strip() == digest(compiled_kernels)
 
 
 ZEN4 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd,+avx512vnni,+avx512vbmi"

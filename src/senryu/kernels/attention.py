@@ -1,6 +1,6 @@
 """Paged attention with grouped queries and sliding windows: the same arithmetic for prefill rows and decode rows.
 
-The query heads that share a K/V head are worked on together, four vectors to a tile, so K/V is read once for all of them.
+The query heads that share a K/V head are worked on together, in blocks of vectors, so K/V is read once for all of a block.
 A vector's softmax runs page by page in order, starts afresh every SEGMENT pages, and the segments are merged in order.
 So a long sequence may be split over threads by segments without changing one bit of the result.
 """
@@ -22,19 +22,37 @@ from senryu.kernels.fused import (
     ZERO,
     put_row,
 )
-from senryu.kernels.kv import NEVER, SCORES, TILE, WIDE, head_bytes, page_scores8, page_values, round_query, soften
-from senryu.kernels.layout import COUNTER, PAGE, SEGMENT, STATE_EXTRA, STEP, slots
+from senryu.kernels.kv import SCORE_TILE, TILE, WIDE, add_sums8, head_bytes, page_values, round_query
+from senryu.kernels.layout import (
+    BETAS,
+    COUNTER,
+    FACTORS,
+    PAGE,
+    PEAKS,
+    PLACES,
+    QUERIES,
+    SEGMENT,
+    STATE_EXTRA,
+    STEP,
+    TOPS,
+    TOTAL_TOPS,
+    UNROUND,
+    WEIGHTS,
+    slots,
+)
 from senryu.kernels.layout import QUERY_BLOCK as BLOCK
+from senryu.kernels.layout import QUERY_STRIP as STRIP
 from senryu.kernels.simd import (
-    add,
     div,
-    exp_negative,
+    f32,
     fetch_add,
     get,
     i32,
     load,
     maximum,
     mul,
+    prefetch,
+    put_f32,
     put_i32,
     put_i64,
     splat,
@@ -42,68 +60,101 @@ from senryu.kernels.simd import (
     sub,
     sum_lanes,
 )
+from senryu.kernels.softmax import LOG2E, NEVER, fma, invert_scales, power, raise_tops, scale_scores, weigh, weigh8
+from senryu.kernels.target import target
 
-ITEMS, ITEM_START, SPLIT, SLOTS, SEQUENCE_SLOT = (
-    STEP.index(name) for name in ("items", "item_start", "split", "slots", "sequence_slot")
+if target().tiles:
+    from senryu.kernels.kv_amx import begin_tiles, end_tiles
+    from senryu.kernels.kv_amx import tiled_scores8 as page_scores8
+    from senryu.kernels.kv_amx import tiled_sums8 as page_sums8
+else:
+    from senryu.kernels.kv import begin_tiles, end_tiles, page_scores8, page_sums8
+
+ITEMS, ITEM_START, SPLITS, SLOTS, SEQUENCE_SLOT, QUERY_BLOCK = (
+    STEP.index(name) for name in ("items", "item_start", "split", "slots", "sequence_slot", "query_block")
 )
+LEAST_BLOCK = 16
+SPLIT, SHRINK = 4, 8  # work items for each thread below which short sequences are split, and blocks shrink
 
 P_HEADS, P_KV_HEADS, P_THREADS, P_CAPACITY = slots("plan")
 
 
 @njit(boundscheck=False)
 def sequence_shape(step, sequence, group):
-    """(query vectors per K/V head, their blocks, segments of K/V) of one sequence."""
+    """(query vectors per K/V head, segments of K/V) of one sequence."""
     first, end = i32(get(step, ROW_START) + 4 * sequence), i32(get(step, ROW_START) + 4 * sequence + 4)
-    vectors = (end - first) * group
-    segments = i32(get(step, POSITIONS) + 4 * (end - 1)) // (PAGE * SEGMENT) + 1
-    return vectors, (vectors + BLOCK - 1) // BLOCK, segments
+    return (end - first) * group, i32(get(step, POSITIONS) + 4 * (end - 1)) // (PAGE * SEGMENT) + 1
+
+
+@njit(boundscheck=False)
+def blocks_of(step, kv_heads, group, block):
+    """Work items of a step whose sequences are not split, in blocks of that many vectors."""
+    items = 0
+    for sequence in range(get(step, SEQUENCES)):
+        items += kv_heads * ((sequence_shape(step, sequence, group)[0] + block - 1) // block)
+    return items
 
 
 def plan(op, step, thread):
-    """Once a step: which sequence each row belongs to, attention's work items, and which sequences are split by segments."""
+    """Once a step: which sequence each row belongs to, attention's work items, and which sequences are split by segments.
+
+    Where there are few for the threads, blocks are smaller, and sequences of one small block are split by segments.
+    """
     if fetch_add(op + 8 * COUNTER, 1):
         return
-    kv_heads, sequences = get(op, P_KV_HEADS), get(step, SEQUENCES)
-    group = get(op, P_HEADS) // kv_heads
-    plain = 0
+    kv_heads, sequences, threads = get(op, P_KV_HEADS), get(step, SEQUENCES), get(op, P_THREADS)
+    group, block = get(op, P_HEADS) // kv_heads, BLOCK
     for sequence in range(sequences):
         for row in range(i32(get(step, ROW_START) + 4 * sequence), i32(get(step, ROW_START) + 4 * sequence + 4)):
             put_i32(get(step, ROW_SEQUENCE) + 4 * row, sequence)
-        plain += kv_heads * sequence_shape(step, sequence, group)[1]
-    few = get(op, P_THREADS) > 1 and plain < 4 * get(op, P_THREADS)
+    few = threads > 1 and blocks_of(step, kv_heads, group, LEAST_BLOCK) < SPLIT * threads
+    while threads > 1 and block > LEAST_BLOCK and blocks_of(step, kv_heads, group, block) < SHRINK * threads:
+        block //= 2
     items, used = 0, 0
     for sequence in range(sequences):
-        vectors, blocks, segments = sequence_shape(step, sequence, group)
+        vectors, segments = sequence_shape(step, sequence, group)
         need = kv_heads * vectors * segments
-        divide = few and blocks == 1 and segments > 1 and used + need <= get(op, P_CAPACITY)
+        divide = few and vectors <= LEAST_BLOCK and segments > 1 and used + need <= get(op, P_CAPACITY)
         put_i32(get(step, ITEM_START) + 4 * sequence, items)
-        put_i32(get(step, SPLIT) + 4 * sequence, segments if divide else 0)
+        put_i32(get(step, SPLITS) + 4 * sequence, segments if divide else 0)
         put_i32(get(step, SEQUENCE_SLOT) + 4 * sequence, used)
-        items += kv_heads * (segments if divide else blocks)
+        items += kv_heads * (segments if divide else (vectors + block - 1) // block)
         used += need if divide else 0
     put_i32(get(step, ITEM_START) + 4 * sequences, items)
     put_i64(step + 8 * ITEMS, items)
+    put_i64(step + 8 * QUERY_BLOCK, block)
 
 
 @njit(boundscheck=False)
-def clear(state, head_dim):
-    """The state of a vector that has seen nothing: sums and weights 0, maximum NEVER."""
-    for i in range(0, head_dim + STATE_EXTRA // 2, 16):
-        store(state + 4 * i, splat(ZERO))
-    store(state + 4 * (head_dim + STATE_EXTRA // 2), splat(NEVER))
+def clear(states, tops, count, head_dim):
+    """States of vectors that have seen nothing: sums and weights 0, maximum NEVER."""
+    for i in range(0, count, 16):
+        store(tops + 4 * i, splat(NEVER))
+    for state in range(states, states + count * 4 * (head_dim + STATE_EXTRA), 4 * (head_dim + STATE_EXTRA)):
+        for i in range(0, 4 * head_dim + 64, 64):
+            store(state + i, splat(ZERO))
 
 
 @njit(boundscheck=False)
-def merge(total, part, head_dim):
-    """total += part, both states; a part that has seen nothing changes nothing."""
-    weights, top = 4 * head_dim, 4 * (head_dim + STATE_EXTRA // 2)
-    if sum_lanes(load(part + weights)) == ZERO:
-        return
-    high = maximum(load(total + top), load(part + top))
-    a, b = exp_negative(sub(load(total + top), high)), exp_negative(sub(load(part + top), high))
-    for i in range(0, top, 64):
-        store(total + i, add(mul(load(total + i), a), mul(load(part + i), b)))
-    store(total + top, high)
+def merge(total, part, head_dim, a, b):
+    """total = total * a + part * b, of two states' sums and weights."""
+    for i in range(0, 4 * head_dim + 64, 64):
+        store(total + i, fma(load(total + i), a, mul(load(part + i), b)))
+
+
+@njit(boundscheck=False)
+def merge_strip(totals, tops, states, count, head_dim, scratch):
+    """States of a segment into their totals, whose maxima are at `tops`; what has seen nothing changes nothing."""
+    state_bytes = 4 * (head_dim + STATE_EXTRA)
+    for i in range(0, 4 * count, 64):
+        total, part = load(tops + i), load(scratch + TOPS + i)
+        high = maximum(total, part)
+        store(tops + i, high)
+        store(scratch + BETAS + i, power(sub(total, high)))
+        store(scratch + UNROUND + i, power(sub(part, high)))
+    for i in range(count):
+        a, b = splat(f32(scratch + BETAS + 4 * i)), splat(f32(scratch + UNROUND + 4 * i))
+        merge(totals + i * state_bytes, states + i * state_bytes, head_dim, a, b)
 
 
 @njit(boundscheck=False)
@@ -128,7 +179,7 @@ def query(op, row, vector, head):
 
 @njit(boundscheck=False)
 def page_scores(op, keys, row, vector, count, head, scores):
-    """scores [count, 64] = q . K of one float32 page."""
+    """Scores [count, 64] = q . K of one float32 page."""
     last = vector + count - 1
     for i in range(0, count, TILE):
         v = vector + i
@@ -136,46 +187,89 @@ def page_scores(op, keys, row, vector, count, head, scores):
         q2, q3 = query(op, row, min(v + 2, last), head), query(op, row, min(v + 3, last), head)
         for block in range(0, 4 * PAGE, 64 * WIDE):
             out = scores + i * 4 * PAGE + block
-            SCORES(q0, q1, q2, q3, get(op, A_HEAD_DIM), keys + block, 4 * PAGE, out, 4 * PAGE, 0)
+            SCORE_TILE(q0, q1, q2, q3, get(op, A_HEAD_DIM), keys + block, 4 * PAGE, out, 4 * PAGE, 0)
 
 
 @njit(boundscheck=False)
-def attend_segment(op, step, table, row, vector, count, head, segment, states):
-    """States of `count` query vectors over the pages of one segment that they may see."""
-    head_dim, window, quantized = get(op, A_HEAD_DIM), get(op, A_WINDOW), get(op, A_QUANTIZED)
-    group = get(op, A_HEADS) // get(op, A_KV_HEADS)
-    state_bytes = 4 * (head_dim + STATE_EXTRA)
-    scratch = states + BLOCK * state_bytes
+def seen(position, begin, window):
+    """(first, end): the tokens that a vector at `position` sees of the page that begins at `begin`."""
+    return position - window + 1 - begin if window else 0, position + 1 - begin
+
+
+@njit(boundscheck=False)
+def soften(scratch, scores, first, count, page, window, partials, state_bytes, k_scale, v_scale):
+    """Scores of a strip with one page to weights, which join the states' partial sums; k_scale is 0 in a float32 page."""
+    begin, low, end = page * PAGE, 0, PAGE
+    places = scratch + PLACES + 4 * first
+    edge = i32(places) < begin + PAGE - 1 or (window and i32(places + 4 * (count - 1)) - window >= begin)
     for i in range(count):
-        clear(states + i * state_bytes, head_dim)
-    positions = get(step, POSITIONS) + 4 * row
-    low = i32(positions + 4 * (vector // group)) - window + 1
-    high = i32(positions + 4 * ((vector + count - 1) // group))
-    first = max(segment * SEGMENT, low // PAGE if window and low > 0 else 0)
-    end = min((segment + 1) * SEGMENT, high // PAGE + 1)
-    size = head_bytes(head_dim, quantized)
-    for page in range(first, end):
-        keys = get(op, A_POOL) + i32(table + 4 * page) * get(op, A_POOL_STRIDE) + head * size
-        values = keys + PAGE * head_dim * (1 if quantized else 4)
-        v_scale = values + PAGE * head_dim + 4 * PAGE if quantized else 0
-        if quantized:
-            page_scores8(keys, head_dim, count, scratch)
+        if edge:
+            low, end = seen(i32(places + 4 * i), begin, window)
+        factor = splat(f32(scratch + FACTORS + 4 * (first + i)))
+        store(scratch + PEAKS + 64 * i, scale_scores(scores + 4 * PAGE * i, factor, k_scale, v_scale, low, end))
+    raise_tops(scratch, count, k_scale)
+    if k_scale:
+        invert_scales(v_scale, scratch)
+    for i in range(count):
+        if edge:
+            low, end = seen(i32(places + 4 * i), begin, window)
+        at, partial = scores + 4 * PAGE * i, partials + i * state_bytes
+        if k_scale:
+            weigh8(at, i, low, end, partial, scratch + WEIGHTS + PAGE * i, scratch)
         else:
-            page_scores(op, keys, row, vector, count, head, scratch)
-        for i in range(count):
-            position = i32(positions + 4 * ((vector + i) // group))
-            start = position - window + 1 - page * PAGE if window else 0
-            stop = position + 1 - page * PAGE
-            soften(scratch + i * 4 * PAGE, states + i * state_bytes, i, scratch, head_dim, start, stop, v_scale)
-        page_values(head_dim, values, count, scratch, states, state_bytes, quantized)
+            weigh(at, i, low, end, partial, scratch)
 
 
 @njit(boundscheck=False)
-def round_queries(op, row, vector, count, head, scratch):
-    """A block's query vectors to int8, once for all its pages."""
-    if get(op, A_QUANTIZED):
-        for i in range(count):
+def attend_page(op, keys, page, row, vector, first, count, head, states, scratch):
+    """States of a strip over one page: `count` query vectors, from number `first` of the block, which is `vector` of its
+    sequence, on."""
+    head_dim, quantized, window = get(op, A_HEAD_DIM), get(op, A_QUANTIZED), get(op, A_WINDOW)
+    state_bytes, scores = 4 * (head_dim + STATE_EXTRA), scratch + QUERIES + BLOCK * head_dim
+    partials, values = states + 4 * head_dim, keys + PAGE * head_dim * (1 if quantized else 4)
+    if quantized:
+        k_scale = values + PAGE * head_dim
+        page_scores8(keys, head_dim, first, count, scratch, scores)
+        soften(scratch, scores, first, count, page, window, partials, state_bytes, k_scale, k_scale + 4 * PAGE)
+        page_sums8(values, head_dim, count, scratch, scores)
+        add_sums8(head_dim, count, scratch, scores, states, state_bytes)
+    else:
+        page_scores(op, keys, row, vector + first, count, head, scores)
+        soften(scratch, scores, first, count, page, window, partials, state_bytes, 0, 0)
+        page_values(values, head_dim, count, scratch, scores, states, state_bytes)
+
+
+@njit(boundscheck=False)
+def attend_segment(op, table, row, vector, first, count, head, segment, states):
+    """States of a strip, from number `first` on of a block of `count` query vectors, over the pages of one segment that it may
+    see. The same pages of the next segment are asked for meanwhile, a part of them with each strip."""
+    head_dim, window = get(op, A_HEAD_DIM), get(op, A_WINDOW)
+    scratch = states + STRIP * 4 * (head_dim + STATE_EXTRA)
+    some, places, size = min(STRIP, count - first), scratch + PLACES, head_bytes(head_dim, get(op, A_QUANTIZED))
+    clear(states, scratch + TOPS, some, head_dim)
+    low, high = i32(places + 4 * first) - window + 1, i32(places + 4 * (first + some - 1))
+    begin = max(segment * SEGMENT, low // PAGE if window and low > 0 else 0)
+    end, last = min((segment + 1) * SEGMENT, high // PAGE + 1), i32(places + 4 * (count - 1)) // PAGE
+    part = (size * STRIP // count + 63) // 64 * 64
+    for page in range(begin, end):
+        if page + SEGMENT <= last and count > STRIP:
+            ahead = get(op, A_POOL) + i32(table + 4 * (page + SEGMENT)) * get(op, A_POOL_STRIDE) + head * size
+            for byte in range(first // STRIP * part, min(size, (first // STRIP + 1) * part), 64):
+                prefetch(ahead + byte)
+        keys = get(op, A_POOL) + i32(table + 4 * page) * get(op, A_POOL_STRIDE) + head * size
+        attend_page(op, keys, page, row, vector, first, some, head, states, scratch)
+
+
+@njit(boundscheck=False)
+def begin_block(op, step, row, vector, count, head, scratch):
+    """What a block's vectors need for all pages: their places in the sequence, their factors, with int8 their bytes."""
+    group = get(op, A_HEADS) // get(op, A_KV_HEADS)
+    for i in range(count):
+        put_i32(scratch + PLACES + 4 * i, i32(get(step, POSITIONS) + 4 * (row + (vector + i) // group)))
+        if get(op, A_QUANTIZED):
             round_query(query(op, row, vector + i, head), get(op, A_HEAD_DIM), i, scratch)
+        else:
+            put_f32(scratch + FACTORS + 4 * i, LOG2E)
 
 
 @njit(boundscheck=False)
@@ -189,57 +283,87 @@ def wanted(op, step, first, last):
     return False
 
 
-def attend(op, step, thread):
-    """Work items: (sequence, K/V head, block of query vectors), or (sequence, K/V head, segment) where the plan says split."""
-    kv_heads, head_dim = get(op, A_KV_HEADS), get(op, A_HEAD_DIM)
-    group = get(op, A_HEADS) // kv_heads
+@njit(boundscheck=False)
+def attend_part(op, step, sequence, head, segment, states):
+    """One segment of a split sequence: the states of all its vectors, which fit in one strip, left for `gather`."""
+    head_dim = get(op, A_HEAD_DIM)
     state_bytes = 4 * (head_dim + STATE_EXTRA)
-    totals = get(op, A_SCRATCH) + thread * get(op, A_SCRATCH_STRIDE)
+    scratch = states + STRIP * state_bytes
+    row, table = i32(get(step, ROW_START) + 4 * sequence), get(step, PAGE_TABLE) + sequence * get(step, PAGE_TABLE_STRIDE)
+    vectors, segments = sequence_shape(step, sequence, get(op, A_HEADS) // get(op, A_KV_HEADS))
+    slot = i32(get(step, SEQUENCE_SLOT) + 4 * sequence) + head * vectors * segments + segment
+    begin_block(op, step, row, 0, vectors, head, scratch)
+    attend_segment(op, table, row, 0, 0, vectors, head, segment, states)
+    for i in range(vectors):
+        target = get(op, A_PARTIAL) + (slot + i * segments) * get(op, A_PARTIAL_STRIDE)
+        for byte in range(0, 4 * head_dim + 64, 64):
+            store(target + byte, load(states + i * state_bytes + byte))
+        store(target + 4 * head_dim + 64, splat(f32(scratch + TOPS + 4 * i)))
+
+
+@njit(boundscheck=False)
+def attend_block(op, step, sequence, head, vector, count, totals):
+    """Outputs of a block of `count` query vectors of one K/V head, from number `vector` of the sequence on."""
+    head_dim, window = get(op, A_HEAD_DIM), get(op, A_WINDOW)
+    group = get(op, A_HEADS) // get(op, A_KV_HEADS)
+    state_bytes = 4 * (head_dim + STATE_EXTRA)
     states = totals + BLOCK * state_bytes
-    scratch = states + BLOCK * state_bytes
+    scratch = states + STRIP * state_bytes
+    row, table = i32(get(step, ROW_START) + 4 * sequence), get(step, PAGE_TABLE) + sequence * get(step, PAGE_TABLE_STRIDE)
+    begin_block(op, step, row, vector, count, head, scratch)
+    low, high = i32(scratch + PLACES) - window + 1, i32(scratch + PLACES + 4 * (count - 1))
+    clear(totals, scratch + TOTAL_TOPS, count, head_dim)
+    for segment in range(low // (PAGE * SEGMENT) if window and low > 0 else 0, high // (PAGE * SEGMENT) + 1):
+        for first in range(0, count, STRIP):
+            attend_segment(op, table, row, vector, first, count, head, segment, states)
+            some, tops = min(STRIP, count - first), scratch + TOTAL_TOPS + 4 * first
+            merge_strip(totals + first * state_bytes, tops, states, some, head_dim, scratch)
+    for i in range(count):
+        column = (head * group + (vector + i) % group) * head_dim * 4
+        target = get(op, A_OUT) + (row + (vector + i) // group) * get(op, A_OUT_STRIDE) + column
+        finish(totals + i * state_bytes, head_dim, target)
+
+
+def attend(op, step, thread):
+    """Work items: (sequence, K/V head, block of query vectors), or (sequence, K/V head, segment) where the plan says split.
+
+    All blocks of a K/V head follow each other, so that its K/V stays in a core's cache, the longest first.
+    """
+    group, block = get(op, A_HEADS) // get(op, A_KV_HEADS), get(step, QUERY_BLOCK)
+    totals = get(op, A_SCRATCH) + thread * get(op, A_SCRATCH_STRIDE)
+    begin_tiles()
     while True:
         item = fetch_add(op + 8 * COUNTER, 1)
         if item >= get(step, ITEMS):
-            return
+            break
         sequence = 0
         while i32(get(step, ITEM_START) + 4 * sequence + 4) <= item:
             sequence += 1
         item -= i32(get(step, ITEM_START) + 4 * sequence)
         row = i32(get(step, ROW_START) + 4 * sequence)
-        table = get(step, PAGE_TABLE) + sequence * get(step, PAGE_TABLE_STRIDE)
-        vectors, blocks, segments = sequence_shape(step, sequence, group)
-        if i32(get(step, SPLIT) + 4 * sequence):
-            head, segment = item // segments, item % segments
-            round_queries(op, row, 0, vectors, head, scratch)
-            attend_segment(op, step, table, row, 0, vectors, head, segment, states)
-            slot = i32(get(step, SEQUENCE_SLOT) + 4 * sequence) + head * vectors * segments + segment
-            for i in range(vectors):
-                target = get(op, A_PARTIAL) + (slot + i * segments) * get(op, A_PARTIAL_STRIDE)
-                for byte in range(0, state_bytes, 64):
-                    store(target + byte, load(states + i * state_bytes + byte))
+        vectors, segments = sequence_shape(step, sequence, group)
+        if i32(get(step, SPLITS) + 4 * sequence):
+            attend_part(op, step, sequence, item // segments, item % segments, totals)
             continue
-        head, vector = item % kv_heads, (blocks - 1 - item // kv_heads) * BLOCK  # the longest first
-        count = min(BLOCK, vectors - vector)
-        if not wanted(op, step, row + vector // group, row + (vector + count - 1) // group):
-            continue
-        low = i32(get(step, POSITIONS) + 4 * (row + vector // group)) - get(op, A_WINDOW) + 1
-        high = i32(get(step, POSITIONS) + 4 * (row + (vector + count - 1) // group))
-        begin = low // (PAGE * SEGMENT) if get(op, A_WINDOW) and low > 0 else 0
-        round_queries(op, row, vector, count, head, scratch)
-        for i in range(count):
-            clear(totals + i * state_bytes, head_dim)
-        for segment in range(begin, high // (PAGE * SEGMENT) + 1):
-            attend_segment(op, step, table, row, vector, count, head, segment, states)
-            for i in range(count):
-                merge(totals + i * state_bytes, states + i * state_bytes, head_dim)
-        for i in range(count):
-            column = (head * group + (vector + i) % group) * head_dim * 4
-            target = get(op, A_OUT) + (row + (vector + i) // group) * get(op, A_OUT_STRIDE) + column
-            finish(totals + i * state_bytes, head_dim, target)
+        blocks = (vectors + block - 1) // block
+        vector = (blocks - 1 - item % blocks) * block
+        count = min(block, vectors - vector)
+        if wanted(op, step, row + vector // group, row + (vector + count - 1) // group):
+            attend_block(op, step, sequence, item // blocks, vector, count, totals)
+    end_tiles()
 
 
 C_X, C_X_STRIDE, C_HEADS, C_KV_HEADS, C_HEAD_DIM, C_PARTIAL, C_PARTIAL_STRIDE, C_OUT = slots("gather")[:8]
 C_ROWS = slots("gather")[-1]
+
+
+@njit(boundscheck=False)
+def merge_state(total, part, head_dim):
+    """`merge_strip` of one vector, whose maximum stands in all lanes behind its weights."""
+    top = 4 * head_dim + 64
+    high = maximum(load(total + top), load(part + top))
+    merge(total, part, head_dim, power(sub(load(total + top), high)), power(sub(load(part + top), high)))
+    store(total + top, high)
 
 
 def gather(op, step, thread):
@@ -253,17 +377,17 @@ def gather(op, step, thread):
         row = i if get(op, C_ROWS) == ROWS else i32(get(step, SAMPLE_ROWS) + 4 * i)
         x = get(op, C_X) + row * get(op, C_X_STRIDE)
         sequence = i32(get(step, ROW_SEQUENCE) + 4 * row)
-        segments = i32(get(step, SPLIT) + 4 * sequence)
+        segments = i32(get(step, SPLITS) + 4 * sequence)
         if segments:
             vectors = sequence_shape(step, sequence, group)[0]
             vector = (row - i32(get(step, ROW_START) + 4 * sequence)) * group
             for head in range(heads):
                 slot = i32(get(step, SEQUENCE_SLOT) + 4 * sequence)
                 slot += (head // group * vectors + vector + head % group) * segments
-                # merged into its own first part: the same as into a cleared state, since exp(0) is exactly 1
+                # merged into its own first part: the same as into a cleared state, since 2^0 is exactly 1
                 total = get(op, C_PARTIAL) + slot * get(op, C_PARTIAL_STRIDE)
                 for segment in range(1, segments):
-                    merge(total, total + segment * get(op, C_PARTIAL_STRIDE), head_dim)
+                    merge_state(total, total + segment * get(op, C_PARTIAL_STRIDE), head_dim)
                 finish(total, head_dim, x + head * head_dim * 4)
         put_row(op, C_OUT, i, x, heads * head_dim)
 

@@ -44,6 +44,9 @@ COS, SIN, COS_STRIDE = STEP.index("cos"), STEP.index("sin"), STEP.index("cos_str
 ROW_SEQUENCE = STEP.index("row_sequence")
 ZERO, ONE, LIMIT = np.float32(0), np.float32(1), np.float32(127)
 TINY = np.float32(1e-30)  # a row with no larger value counts as zeros
+MUTE = np.float32(-60)  # the least logarithm of V's scales
+HALF_ROOT = 0x3F3504F3  # bits of the root of 1/2
+LOG2 = tuple(np.float32(2 / (np.log(2) * n)) for n in (1, 3, 5, 7))
 O_OUT, O_STRIDE, O_SCALE, O_SUMS, O_SUMS_STRIDE = range(len(OUTPUT))  # after the slot of an operation's `out`
 
 E_TABLE, E_TABLE_STRIDE, E_HALF, E_HIDDEN, E_X, E_X_STRIDE = slots("embed")
@@ -247,6 +250,18 @@ def put_kv(keys, slot, k, v, head_dim):
 
 
 @njit(boundscheck=False)
+def take_log2(place):
+    """The float32 at place by its logarithm to base 2, at least MUTE: of 2^n * m, by a series in (m - 1) / (m + 1)."""
+    bits = i32(place)
+    n = (bits - HALF_ROOT) >> 23
+    put_i32(place, bits - (n << 23))  # m, between the roots of 1/2 and 2
+    s = (f32(place) - ONE) / (f32(place) + ONE)
+    q = s * s
+    log = s * (LOG2[0] + q * (LOG2[1] + q * (LOG2[2] + q * LOG2[3]))) + np.float32(n)
+    put_f32(place, max(log, MUTE))
+
+
+@njit(boundscheck=False)
 def put_kv8(keys, slot, k, v, head_dim):
     """The same into an int8 page; k and v are overwritten by their own bytes on the way."""
     values = keys + PAGE * head_dim
@@ -255,7 +270,8 @@ def put_kv8(keys, slot, k, v, head_dim):
     for i in range(0, head_dim, 4):
         put_i32(keys + i * PAGE + 4 * slot, i32(k + i))
     quantize(v, head_dim, v, scales + 4 * PAGE, 0)
-    place = values + slot // 4 * 4 * head_dim + slot % 4
+    take_log2(scales + 4 * PAGE)
+    place = values + slot % 16 * 4 * head_dim + slot // 16
     for i in range(head_dim):
         copy_signed(place + 4 * i, v + i)
 

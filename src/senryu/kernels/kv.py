@@ -1,9 +1,9 @@
-"""What one page of K/V does to a block of query vectors: scores, softmax weights, weighted values; in float32 or int8.
+"""One page of K/V and the products of query vectors with it, in float32 or exact int32.
 
 A page of one layer and head holds 64 tokens. float32: K transposed [head_dim, 64], then V [64, head_dim]. int8: K as u8 value
-+ 128 [head_dim / 4, 64, 4], V as s8 [16, head_dim, 4] (four tokens side by side), then float32 scales: one for each token's K,
-one for each token's V. With int8, query vectors are rounded to s8 once, and softmax weights, times V's scales, to 0..127 for
-every page: all products are exact int32 dots.
++ 128 [head_dim / 4, 64, 4], V as s8 [16, head_dim, 4] (tokens i, 16 + i, 32 + i and 48 + i side by side), then float32 [64] the
+scales of each token's K, float32 [64] the logarithms to base 2 of those of each token's V. With int8, query vectors are rounded
+to s8 once, and softmax weights, times V's scales, to 0..127 for every page: all products are exact int32 dots.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from senryu.kernels.fused import LIMIT, TINY, ZERO
-from senryu.kernels.layout import PAGE, STATE_EXTRA
-from senryu.kernels.layout import QUERY_BLOCK as BLOCK
+from senryu.kernels.layout import ALPHAS, FACTORS, PAGE, QUERIES, STARTS, UNROUND, WEIGHTS
 from senryu.kernels.simd import (
     I32,
     I64,
@@ -27,8 +26,8 @@ from senryu.kernels.simd import (
     absolute,
     add,
     at,
-    exp_negative,
-    keep,
+    broadcast,
+    f32,
     load,
     max_lanes,
     maximum,
@@ -36,25 +35,18 @@ from senryu.kernels.simd import (
     nearest,
     offset,
     put_f32,
-    put_i32,
     splat,
     store,
     store_i8,
-    sub,
     sum_lanes,
 )
+from senryu.kernels.softmax import LOG2E, fma, load_i32
 from senryu.kernels.target import target
 from senryu.kernels.tiles import Sums, float_sums, int8_sums, load_columns, row_addresses, row_scalars, zeros
 
 TILE = 4  # query vectors of one register tile
 WIDE = target().float_blocks  # 16-column blocks of a tile that registers hold
-NEVER = np.float32(-1e30)  # below every score
 ADDRESS = types.int64
-
-# Scratch of one thread, in bytes after its states: scores (one page's, float32; int8 weights overwrite them), then for each
-# vector: how its old sums shrink, and for int8 the query's scale, what its sums start at, its weights' scale, its bytes.
-SCORES_BYTES = BLOCK * PAGE * 4
-ALPHAS, Q_SCALE, Q_START, P_SCALE, Q_BYTES = (SCORES_BYTES + 4 * BLOCK * i for i in range(5))
 
 
 def lowered(arguments: int, emit: Any) -> Any:
@@ -70,7 +62,7 @@ def lowered(arguments: int, emit: Any) -> Any:
 def _store(b: ir.IRBuilder, values: Sums, out: ir.Value, stride: ir.Value) -> None:
     for row, address in zip(values, row_addresses(b, out, stride, len(values))):
         for c, value in enumerate(row):
-            b.store(value, at(b, offset(b, address, 64 * c), V16F), align=64)
+            b.store(value, at(b, offset(b, address, 64 * c), value.type), align=64)
 
 
 def _shrunk(b: ir.IRBuilder, out: ir.Value, stride: ir.Value, alpha: ir.Value, blocks: int) -> Sums:
@@ -96,49 +88,41 @@ def float_tile(blocks: int, scaled: bool) -> Any:
 
 
 def score_tile(blocks: int) -> Any:
-    """scores [4, 16 * blocks] = (q @ K) * K's scale * q's scale; q s8 [4, head_dim]."""
+    """scores int32 [4, 16 * blocks] = q @ K; q s8 [4, head_dim]; scores of a vector are 256 bytes apart."""
 
     def emit(b: ir.IRBuilder, args: list[ir.Value]) -> None:
-        q, head_dim, q_scale, q_start, keys, k_scale, out = args
-        starts = [ir.Constant(V16I, [0] * 16)] * TILE if SIGNED else row_scalars(b, q_start, TILE, I32)
+        q, head_dim, starts, keys, out = args
+        first = row_addresses(b, starts, ir.Constant(I64, 64), TILE)
+        start = zeros(V16I, TILE, blocks) if SIGNED else [load_columns(b, row, V16I, 1) * blocks for row in first]
         left = row_addresses(b, q, head_dim, TILE)
-        sums = int8_sums(b, left, keys, ir.Constant(I64, 4 * PAGE), head_dim, [[x] * blocks for x in starts], "keys")
-        scale = load_columns(b, k_scale, V16F, blocks)
-        factors = row_scalars(b, q_scale, TILE)
-        scores = [[b.fmul(b.fmul(b.sitofp(x, V16F), s), f) for x, s in zip(row, scale)] for row, f in zip(sums, factors)]
-        _store(b, scores, out, ir.Constant(I64, 4 * PAGE))
+        sums = int8_sums(b, left, keys, ir.Constant(I64, 4 * PAGE), head_dim, start, "keys")
+        _store(b, sums, out, ir.Constant(I64, 4 * PAGE))
 
     @intrinsic
-    def kernel(typingctx, q, head_dim, q_scale, q_start, keys, k_scale, out):
-        return lowered(7, emit)
+    def kernel(typingctx, q, head_dim, starts, keys, out):
+        return lowered(5, emit)
 
     return kernel
 
 
 def value_tile(blocks: int) -> Any:
-    """c [4, 16 * blocks] = c * alpha + (weights @ V) * weights' scale; weights u8 up to 127, 64 of them every 256 bytes."""
+    """sums int32 [4, 16 * blocks] = weights @ V; weights u8 up to 127 [4, 64]; line: bytes of a line of V, and of a row of sums."""
 
     def emit(b: ir.IRBuilder, args: list[ir.Value]) -> None:
-        weights, p_scale, values, line, out, out_stride, alpha = args
-        left = row_addresses(b, weights, ir.Constant(I64, 4 * PAGE), TILE)
+        weights, values, line, out = args
+        left = row_addresses(b, weights, ir.Constant(I64, PAGE), TILE)
         sums = int8_sums(b, left, values, line, ir.Constant(I64, PAGE), zeros(V16I, TILE, blocks), "values")
-        old = _shrunk(b, out, out_stride, alpha, blocks)
-        factors = row_scalars(b, p_scale, TILE)
-        new = [
-            [b.fadd(x, b.fmul(b.sitofp(y, V16F), factor)) for x, y in zip(before, row)]
-            for before, row, factor in zip(old, sums, factors)
-        ]
-        _store(b, new, out, out_stride)
+        _store(b, sums, out, line)
 
     @intrinsic
-    def kernel(typingctx, weights, p_scale, values, line, out, out_stride, alpha):
-        return lowered(7, emit)
+    def kernel(typingctx, weights, values, line, out):
+        return lowered(4, emit)
 
     return kernel
 
 
-SCORES, VALUES, VALUES_NARROW = float_tile(WIDE, False), float_tile(WIDE, True), float_tile(1, True)
-SCORES8, VALUES8, VALUES8_NARROW = score_tile(WIDE), value_tile(WIDE), value_tile(1)
+SCORE_TILE, VALUE_TILE, VALUE_TILE_NARROW = float_tile(WIDE, False), float_tile(WIDE, True), float_tile(1, True)
+SCORE_TILE8, VALUE_TILE8, VALUE_TILE8_NARROW = score_tile(WIDE), value_tile(WIDE), value_tile(1)
 
 
 @njit(boundscheck=False)
@@ -149,90 +133,83 @@ def head_bytes(head_dim, quantized):
 
 @njit(boundscheck=False)
 def round_query(x, head_dim, i, scratch):
-    """Query vector i of the block to s8, with its scale and what its sums with K start at."""
+    """Query vector i of the block to s8, with what its scores times K's scales must be multiplied by, in powers of 2, and what
+    its sums with K start at."""
     top = splat(ZERO)
     for j in range(0, head_dim, 16):
         top = maximum(top, absolute(load(x + 4 * j)))
     high = max_lanes(top)
     factor = splat(LIMIT / high if high > TINY else ZERO)
-    put_f32(scratch + Q_SCALE + 4 * i, high / LIMIT if high > TINY else ZERO)
+    put_f32(scratch + FACTORS + 4 * i, high / LIMIT * LOG2E if high > TINY else ZERO)
     total = splat(ZERO)
     for j in range(0, head_dim, 16):
         q = nearest(mul(load(x + 4 * j), factor))
         total = add(total, q)
-        store_i8(scratch + Q_BYTES + i * head_dim + j, q)
-    put_i32(scratch + Q_START + 4 * i, np.int64(sum_lanes(total)) * -128)  # whole numbers below 2^24: exact
+        store_i8(scratch + QUERIES + i * head_dim + j, q)
+    put_start(scratch + STARTS + 64 * i, np.int64(sum_lanes(total)) * -128)  # whole numbers below 2^24: exact
+
+
+@intrinsic
+def put_start(typingctx, address, value):
+    """The int32 in sixteen lanes."""
+    return lowered(2, lambda b, args: b.store(broadcast(b, b.trunc(args[1], I32), V16I), at(b, args[0], V16I), align=64))
 
 
 @njit(boundscheck=False)
-def page_scores8(keys, head_dim, count, scratch):
-    """scores [count, 64] = q . K of one int8 page, for the query vectors that `round_query` left in scratch."""
-    scales = keys + 2 * PAGE * head_dim
+def page_scores8(keys, head_dim, first, count, scratch, scores):
+    """int32 scores [count, 64] = q . K of one int8 page, for vectors of the block from number `first` on."""
     for i in range(0, count, TILE):
-        q, per = scratch + Q_BYTES + i * head_dim, scratch + 4 * i
+        q, starts = scratch + QUERIES + (first + i) * head_dim, scratch + STARTS + 64 * (first + i)
         for block in range(0, 4 * PAGE, 64 * WIDE):
-            out = scratch + i * 4 * PAGE + block
-            SCORES8(q, head_dim, per + Q_SCALE, per + Q_START, keys + block, scales + block, out)
+            SCORE_TILE8(q, head_dim, starts, keys + block, scores + i * 4 * PAGE + block)
 
 
 @njit(boundscheck=False)
-def page_values(head_dim, values, count, scratch, states, state_bytes, quantized):
-    """Sums of states = sums * alpha + weights @ V of one page."""
+def page_sums8(values, head_dim, count, scratch, sums):
+    """int32 sums [count, head_dim] = weights @ V of one int8 page."""
     for i in range(0, count, TILE):
-        weights, state, alpha = scratch + i * 4 * PAGE, states + i * state_bytes, scratch + ALPHAS + 4 * i
-        w1, w2, w3, p_scale = weights + 4 * PAGE, weights + 8 * PAGE, weights + 12 * PAGE, scratch + P_SCALE + 4 * i
+        weights, out, column = scratch + WEIGHTS + i * PAGE, sums + i * 4 * head_dim, 0
+        while column < head_dim:
+            if column + 16 * WIDE <= head_dim:
+                VALUE_TILE8(weights, values + 4 * column, 4 * head_dim, out + 4 * column)
+                column += 16 * WIDE
+            else:
+                VALUE_TILE8_NARROW(weights, values + 4 * column, 4 * head_dim, out + 4 * column)
+                column += 16
+
+
+@njit(boundscheck=False)
+def add_sums8(head_dim, count, scratch, sums, states, state_bytes):
+    """Sums of states = sums * alpha + int32 sums of one page * what they are worth."""
+    for i in range(count):
+        alpha, unit = splat(f32(scratch + ALPHAS + 4 * i)), splat(f32(scratch + UNROUND + 4 * i))
+        state, new = states + i * state_bytes, sums + i * 4 * head_dim
+        for j in range(0, 4 * head_dim, 64):
+            store(state + j, fma(load(state + j), alpha, mul(load_i32(new + j), unit)))
+
+
+@njit(boundscheck=False)
+def page_values(values, head_dim, count, scratch, scores, states, state_bytes):
+    """Sums of states = sums * alpha + weights @ V of one float32 page."""
+    for i in range(0, count, TILE):
+        weights, state, alpha = scores + i * 4 * PAGE, states + i * state_bytes, scratch + ALPHAS + 4 * i
+        w1, w2, w3 = weights + 4 * PAGE, weights + 8 * PAGE, weights + 12 * PAGE
         column = 0
         while column < head_dim:
-            right, out, wide = values + 4 * column, state + 4 * column, column + 16 * WIDE <= head_dim
-            if quantized:
-                if wide:
-                    VALUES8(weights, p_scale, right, 4 * head_dim, out, state_bytes, alpha)
-                else:
-                    VALUES8_NARROW(weights, p_scale, right, 4 * head_dim, out, state_bytes, alpha)
-            elif wide:
-                VALUES(weights, w1, w2, w3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
+            right, out = values + 4 * column, state + 4 * column
+            if column + 16 * WIDE <= head_dim:
+                VALUE_TILE(weights, w1, w2, w3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
+                column += 16 * WIDE
             else:
-                VALUES_NARROW(weights, w1, w2, w3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
-            column += 16 * WIDE if wide else 16
+                VALUE_TILE_NARROW(weights, w1, w2, w3, PAGE, right, 4 * head_dim, out, state_bytes, alpha)
+                column += 16
 
 
 @njit(boundscheck=False)
-def soften(scores, state, i, scratch, head_dim, first, end, v_scale):
-    """Scores of one page (lanes first..end valid) of vector i to weights exp(s - max); its old sums must shrink by alpha.
+def begin_tiles():
+    """Tile registers before a thread's work items: there are none."""
 
-    v_scale: the address of V's scales in an int8 page, whose weights are then rounded; 0 in a float32 page.
-    """
-    top = state + 4 * (head_dim + STATE_EXTRA // 2)
-    s0, s1, s2, s3 = load(scores), load(scores + 64), load(scores + 128), load(scores + 192)
-    edge = first > 0 or end < PAGE  # only pages at the ends of what a row sees need masks
-    if edge:
-        s0, s1 = keep(s0, first, end, NEVER), keep(s1, first - 16, end - 16, NEVER)
-        s2, s3 = keep(s2, first - 32, end - 32, NEVER), keep(s3, first - 48, end - 48, NEVER)
-    old = load(top)
-    high = maximum(splat(max_lanes(maximum(maximum(s0, s1), maximum(s2, s3)))), old)
-    shrink = exp_negative(sub(old, high))
-    s0, s1 = exp_negative(sub(s0, high)), exp_negative(sub(s1, high))
-    s2, s3 = exp_negative(sub(s2, high)), exp_negative(sub(s3, high))
-    if edge:
-        s0, s1 = keep(s0, first, end, ZERO), keep(s1, first - 16, end - 16, ZERO)
-        s2, s3 = keep(s2, first - 32, end - 32, ZERO), keep(s3, first - 48, end - 48, ZERO)
-    total = add(add(s0, s1), add(s2, s3))
-    weights = state + 4 * head_dim
-    store(weights, add(mul(load(weights), shrink), total))
-    store(top, high)
-    put_f32(scratch + ALPHAS + 4 * i, max_lanes(shrink))
-    if v_scale:
-        s0, s1 = mul(s0, load(v_scale)), mul(s1, load(v_scale + 64))
-        s2, s3 = mul(s2, load(v_scale + 128)), mul(s3, load(v_scale + 192))
-        heaviest = max_lanes(maximum(maximum(s0, s1), maximum(s2, s3)))
-        factor = splat(LIMIT / heaviest if heaviest > TINY else ZERO)
-        put_f32(scratch + P_SCALE + 4 * i, heaviest / LIMIT if heaviest > TINY else ZERO)
-        store_i8(scores, mul(s0, factor))
-        store_i8(scores + 16, mul(s1, factor))
-        store_i8(scores + 32, mul(s2, factor))
-        store_i8(scores + 48, mul(s3, factor))
-    else:
-        store(scores, s0)
-        store(scores + 64, s1)
-        store(scores + 128, s2)
-        store(scores + 192, s3)
+
+@njit(boundscheck=False)
+def end_tiles():
+    """And after them."""

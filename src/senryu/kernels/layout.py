@@ -16,7 +16,8 @@ PAGE = 64  # tokens of one K/V page
 SEGMENT = 4  # pages whose softmax is finished before it is merged into the row's: fixed, so results never depend on splits
 PANEL = 64  # output columns of one packed weight panel
 GROUP = 128  # inputs that share one scale of an int4 matrix; the last group of a row may be shorter
-QUERY_BLOCK = 16  # query vectors of one attention work item: their q, scores and a page's K fit the first-level cache
+QUERY_BLOCK = 128  # query vectors of one attention work item at most: a segment of K/V is read once for all of them
+QUERY_STRIP = 32  # of them work together on a page: all that they need fits the first-level cache
 STATE_EXTRA = 32  # floats of a query vector's state after its head_dim sums: sixteen partial weights, then the maximum
 BITS = {"int8": 8, "int4": 4, "bf16": 16, "fp32": 32}  # of a weight: what `format` of a matrix means; fp32 is numpy's alone
 BUCKETS = 2048  # of a radix level in sampling; each holds a float64 mass and an int64 count
@@ -59,8 +60,27 @@ STEP = (
     *("sample_rows", "temperature", "top_p", "top_k", "seeds", "cos", "sin", "cos_stride"),
     *("masks", "masks_stride", "masks_ready"),  # 0, or Batch.masks; whoever fills them sets masks_ready[0] last
     # written by the "plan" kernel: attention's work items and how long rows are split over K/V
-    *("items", "item_start", "split", "row_sequence", "slots", "sequence_slot"),
+    *("items", "item_start", "split", "row_sequence", "slots", "sequence_slot", "query_block"),
 )
+
+# Attention's scratch of one thread: states of a block, then of a strip; then at these offsets, in bytes, arrays with an entry
+# for each vector of a block: what its int8 scores start at, int32 [16]; its position, factor and maximum so far. For each
+# vector of a strip: uint8 weights of a page, a maximum in sixteen parts, numbers. Once: 1 / V's scales of a page. Behind them
+# what depends on head_dim: int8 queries of a block, then a strip's scores (float32 or int32 [64]) or sums (int32 [head_dim]).
+STARTS, PLACES, FACTORS, TOTAL_TOPS = (QUERY_BLOCK * i for i in (0, 64, 68, 72))
+_STRIP = 76 * QUERY_BLOCK
+WEIGHTS, PEAKS, TOPS, BASES, ALPHAS, BETAS, UNROUND, WIDEST = (
+    _STRIP + QUERY_STRIP * i for i in (0, 64, 128, 132, 136, 140, 144, 148)
+)
+INVERSES = _STRIP + 152 * QUERY_STRIP
+QUERIES = INVERSES + 4 * PAGE
+
+
+def scratch_floats(head_dim: int) -> int:
+    """float32 of a thread's scratch in attention."""
+    states = (QUERY_BLOCK + QUERY_STRIP) * (head_dim + STATE_EXTRA)
+    return states + (QUERIES + QUERY_BLOCK * head_dim) // 4 + QUERY_STRIP * max(PAGE, head_dim)
+
 
 HEADER = 2
 FUNCTION, COUNTER = 0, 1

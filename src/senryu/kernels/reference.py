@@ -23,6 +23,9 @@ LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 EXP_POLYNOMIAL = np.array(
     [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1], np.float32
 )
+BRIEF = (9.582852945e-3, 5.590642616e-2, 2.402409911e-1, 6.931240752e-1, 1.0)
+MUTE, HALF_ROOT = np.float32(-60), 0x3F3504F3
+LOG2 = tuple(np.float32(2 / (np.log(2) * n)) for n in (1, 3, 5, 7))
 Step = dict[str, Any]  # the fields of layout.STEP, arrays in place of addresses
 
 
@@ -174,8 +177,8 @@ def halves(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parts8(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """K uint8 [pages, kv_heads, head_dim / 4, 64, 4], V int8 [pages, kv_heads, 16, head_dim, 4] and scales float32
-    [pages, kv_heads, 128] (K's, then V's) of a layer's int8 pool, as views."""
+    """K uint8 [pages, kv_heads, head_dim / 4, 64, 4], V int8 [pages, kv_heads, 16, head_dim, 4] (token 16j + i in [i, :, j]),
+    float32 [pages, kv_heads, 128] (scales of K, then logarithms of V's) of a layer's int8 pool, as views."""
     pages, kv_heads = pool.shape[:2]
     n = PAGE * head_dim
     keys = pool[..., :n].reshape(pages, kv_heads, head_dim // 4, PAGE, 4)
@@ -183,15 +186,25 @@ def parts8(pool: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray, np.
     return keys, values, pool[..., 2 * n :].view(np.float32)
 
 
+def log2(x: np.ndarray) -> np.ndarray:
+    """fused.take_log2, step by step in float32."""
+    bits = x.view(np.int32)
+    n = (bits - HALF_ROOT) >> 23
+    m = (bits - (n << 23)).view(np.float32)
+    s = (m - np.float32(1)) / (m + np.float32(1))
+    q = s * s
+    return np.maximum(s * (LOG2[0] + q * (LOG2[1] + q * (LOG2[2] + q * LOG2[3]))) + n.astype(np.float32), MUTE)
+
+
 def put_kv8(op: Operation, pages: np.ndarray, slots: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
     keys, values, scales = parts8(op.pool, op.head_dim)
     rows = len(pages)
     for x, first in ((k, 0), (v, PAGE)):
         q, scale = quantize(x.reshape(-1, op.head_dim))
-        scales[pages, :, first + slots] = scale.reshape(rows, -1)
+        scales[pages, :, first + slots] = (log2(scale) if first else scale).reshape(rows, -1)
         q = q.reshape(rows, op.kv_heads, op.head_dim)
         if first:
-            values[pages, :, slots // 4, :, slots % 4] = q.astype(np.int16) - 128
+            values[pages, :, slots % 16, :, slots // 16] = q.astype(np.int16) - 128
         else:
             keys[pages, :, :, slots] = q.reshape(rows, op.kv_heads, -1, 4)
 
@@ -207,24 +220,33 @@ def visible(op: Operation, step: Step) -> Iterator[tuple[slice, np.ndarray, np.n
         yield rows, positions, pages, (distance >= 0) & ((distance < op.window) if op.window else True)
 
 
+def brief_power(x: np.ndarray) -> np.ndarray:
+    """2^x, x <= 0, by softmax.BRIEF in float64."""
+    x = np.maximum(x, -100)
+    whole = np.rint(x)
+    return np.polyval(BRIEF, x - whole) * np.exp2(whole)
+
+
 def attend8(op: Operation, step: Step) -> None:
     """Attention over int8 pages: whole numbers as in kernels/kv.py, everything else in float64."""
     keys, values, scales = parts8(op.pool, op.head_dim)
     group, width = op.heads // op.kv_heads, op.heads * op.head_dim
     for rows, positions, pages, seen in visible(op, step):
         k = keys[pages].transpose(1, 2, 4, 0, 3).reshape(op.kv_heads, op.head_dim, -1).astype(np.float64) - 128
-        v = values[pages].transpose(1, 0, 2, 4, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
+        v = values[pages].transpose(1, 0, 4, 2, 3).reshape(op.kv_heads, -1, op.head_dim).astype(np.float64)
         scale = scales[pages].transpose(1, 0, 2).astype(np.float64)
         k_scale, v_scale = (part.reshape(op.kv_heads, 1, 1, -1) for part in (scale[..., :PAGE], scale[..., PAGE:]))
         q, q_scale = quantize(op.qkv[rows, :width].reshape(-1, op.head_dim))
         q = (q.astype(np.float64) - 128).reshape(len(positions), op.kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
         q_scale = q_scale.astype(np.float64).reshape(len(positions), op.kv_heads, group, 1).transpose(1, 2, 0, 3)
-        scores = np.where(seen, q @ k[:, None] * k_scale * q_scale, -np.inf)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scaled = np.where(seen, weights * v_scale, 0).reshape(*weights.shape[:3], -1, PAGE)
-        top = scaled.max(axis=-1, keepdims=True)
-        rounded = np.rint(scaled * (127 / np.where(top > 0, top, 1))) * (top / 127)
-        mixed = rounded.reshape(weights.shape) @ v[:, None] / weights.sum(axis=-1, keepdims=True)
+        scores = np.where(seen, q @ k[:, None] * k_scale * q_scale / np.log(2) + v_scale, -1e30)
+        scores = scores.reshape(*scores.shape[:3], -1, PAGE)
+        tops = scores.max(axis=-1, keepdims=True)
+        scaled = np.where(scores > -1e29, brief_power(scores - tops), 0)  # weights x V's scales, 1 for a page's heaviest
+        worth = np.exp2(tops - tops.max(axis=-2, keepdims=True))
+        rounded = np.rint(scaled * 127) / 127 * worth
+        weights = scaled * worth * np.exp2(-v_scale).reshape(-1, 1, 1, *scores.shape[3:])
+        mixed = rounded.reshape(*q.shape[:3], -1) @ v[:, None] / weights.sum(axis=(-2, -1))[..., None]
         op.out[rows, :width] = mixed.transpose(2, 0, 1, 3).reshape(len(positions), width)
 
 

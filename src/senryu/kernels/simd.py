@@ -1,13 +1,13 @@
 """The vector vocabulary: what kernels may ask of the CPU, as Numba intrinsics. The port boundary between CPUs.
 
 Addresses are int64 bytes. A `F32x16` is sixteen float32 lanes in as many registers as they take (LLVM splits them); operations
-on it round once per step and never contract, so numpy can follow bit for bit, except `emit_fma` and `exp_negative`. What
+on it round once per step and never contract, so numpy can follow bit for bit, except `emit_fma`. What
 differs between instruction sets stands in this file and in `target.py` alone: the dot, the spin-wait hint, the futex call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -343,21 +343,28 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.bitcast(b.add(b.bitcast(y, V16I), power), V16F)
 
 
-def _exp_negative(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """_exp for x <= 0 with fused steps: fewer and no less accurate, but not numpy's bits."""
+WHOLE, WHOLE_BITS = 12582912.0, 0x4B400000  # 1.5 * 2^23: a number added to it is rounded to a whole one in its lowest bits
 
-    def fused(x: ir.Value, factor: float, z: ir.Value) -> ir.Value:
-        return emit_fma(b, x, _constant(factor), z)
 
-    x = _maximum(b, x, _constant(EXP_LOW))
-    n = _rint(b, b.fmul(x, _constant(LOG2E)))
-    r = fused(n, -LN2_LOW, fused(n, -LN2_HIGH, x))
-    p = _constant(EXP_POLYNOMIAL[0])
-    for coefficient in EXP_POLYNOMIAL[1:]:
-        p = emit_fma(b, p, r, _constant(coefficient))
-    y = b.fadd(emit_fma(b, b.fmul(p, r), r, r), _constant(1.0))
-    power = b.shl(b.fptosi(n, V16I), ir.Constant(V16I, [23] * 16))
-    return b.bitcast(b.add(b.bitcast(y, V16I), power), V16F)
+def emit_power(b: ir.IRBuilder, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+    """2^x for x where that is a normal number; 2^r, |r| <= 1/2, by a polynomial in fused steps."""
+
+    def polynomial(r: ir.Value) -> ir.Value:
+        p = _constant(coefficients[0])
+        for coefficient in coefficients[1:]:
+            p = emit_fma(b, p, r, _constant(coefficient))
+        return p
+
+    if not target().scales:
+        shifted = b.fadd(x, _constant(WHOLE))
+        p = polynomial(b.fsub(x, b.fsub(shifted, _constant(WHOLE))))
+        power = b.shl(b.bitcast(shifted, V16I), ir.Constant(V16I, [23] * 16))  # WHOLE's own bits leave at the top
+        return b.bitcast(b.add(b.bitcast(p, V16I), power), V16F)
+    all_lanes, nearest, current = ir.Constant(I16, -1), ir.Constant(I32, 8), ir.Constant(I32, 4)
+    reduce = declare(b, "llvm.x86.avx512.mask.reduce.ps.512", V16F, [V16F, I32, V16F, I16, I32])
+    scale = declare(b, "llvm.x86.avx512.mask.scalef.ps.512", V16F, [V16F, V16F, V16F, I16, I32])
+    r = b.call(reduce, [x, nearest, x, all_lanes, current])
+    return b.call(scale, [polynomial(r), b.fsub(x, r), x, all_lanes, current])
 
 
 maximum = binary(vec, vec, vec, _maximum)
@@ -365,7 +372,6 @@ hadamard = unary(vec, vec, _hadamard)
 absolute = unary(vec, vec, _absolute)
 nearest = unary(vec, vec, _rint)
 exp = unary(vec, vec, _exp)
-exp_negative = unary(vec, vec, _exp_negative)
 sum_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, lambda b, x, y: b.fadd(x, y)))
 max_lanes = unary(types.float32, vec, lambda b, x: _reduce(b, x, _maximum))
 keep = quaternary(vec, (vec, types.int64, types.int64, types.float32), _keep)
@@ -392,6 +398,13 @@ def _pause(b: ir.IRBuilder) -> ir.Value:
     return b.call(declare(b, name, ir.VoidType(), [a.type for a in arguments]), arguments)
 
 
+def _prefetch(b: ir.IRBuilder, a: ir.Value) -> ir.Value:
+    """Ask for a line to be read, into the second-level cache."""
+    fetch = declare(b, "llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
+    return b.call(fetch, [at(b, a, I8), *(ir.Constant(I32, x) for x in (0, 2, 1))])
+
+
+prefetch = unary(types.void, address, _prefetch)
 fetch_add = binary(types.int64, address, types.int64, lambda b, a, v: b.atomic_rmw("add", at(b, a, I64), v, "seq_cst"))
 load_acquire = unary(types.int64, address, lambda b, a: b.load_atomic(at(b, a, I64), ordering="seq_cst", align=8))
 pause = nullary(types.void, _pause)

@@ -20,7 +20,8 @@ class Isa:
     dot: the instruction behind `simd.emit_dot`. blocks[rows]: how many 16-column blocks of a matrix tile with that many rows
     stay in registers. int4_rows: the most rows of an int4 tile, whose nibbles need registers too. float_blocks: the same as
     blocks for attention's tiles of four rows. prefetch: how many bytes ahead of itself a read of weights asks for more, or 0.
-    tiles: whether AMX is there too, which needs the system's permission beside the CPU's features.
+    scales: whether powers of 2 have instructions (vreduceps, vscalefps). tiles: whether AMX is there too, which needs the system's
+    permission beside the CPU's features.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Isa:
     prefetch: int
     futex: int  # Linux' number of that system call
     pause: tuple[str, int | None]  # LLVM's name of the spin-wait hint, and its argument
+    scales: bool = False
     tiles: bool = False
 
     @property
@@ -45,7 +47,7 @@ X86_PAUSE, ARM_YIELD = ("llvm.x86.sse2.pause", None), ("llvm.aarch64.hint", 1)
 # (8) beside the steps of a product, or 6 x 16 (12) where one instruction does the dot. NEON's 32 hold 6 x 16 (24).
 AVX512 = Isa(
     "avx512",
-    ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
+    ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
     "vnni512",
     dict.fromkeys(range(1, 7), 4),
     5,
@@ -53,6 +55,7 @@ AVX512 = Isa(
     0,
     202,
     X86_PAUSE,
+    scales=True,
 )
 AMX = replace(AVX512, name="amx", needs=(*AVX512.needs, "amx-tile", "amx-int8"), tiles=True)
 AVXVNNI = Isa(

@@ -12,14 +12,13 @@ from senryu.kernels.layout import (
     BITS,
     BUCKETS,
     GROUP,
-    PAGE,
     PANEL,
-    QUERY_BLOCK,
     STATE_EXTRA,
     Operation,
     aligned,
     kv_bytes,
     operation,
+    scratch_floats,
 )
 from senryu.kernels.pack import FloatMatrix, Format, PackedMatrix
 from senryu.model.packed import PackedWeights
@@ -59,9 +58,8 @@ class Buffers:
         self.pool = _untouched(np.uint8, len(spec.layers), pages, spec.kv_heads, size)
         if not kv8:
             self.pool = self.pool.view(np.float32).reshape(*self.pool.shape[:3], 2, -1)
-        state = spec.head_dim + STATE_EXTRA
-        self.partial = _untouched(np.float32, PARTIALS, state)
-        self.scratch = _zeros(threads, QUERY_BLOCK * (2 * state + PAGE + 4 + spec.head_dim // 4))
+        self.partial = _untouched(np.float32, PARTIALS, spec.head_dim + STATE_EXTRA)
+        self.scratch = _zeros(threads, scratch_floats(spec.head_dim))
         self.weights = _zeros(threads, _whole(spec.vocab))
         self.histogram = np.zeros((threads, 2 * BUCKETS), np.float64)
         self.plan = {name: np.zeros(max_sequences + 1, np.int32) for name in ("item_start", "split", "sequence_slot")}
