@@ -106,7 +106,7 @@ def score_tile(blocks: int) -> Any:
 
 
 def value_tile(blocks: int) -> Any:
-    """sums int32 [4, 16 * blocks] = weights @ V; weights u8 up to 127 [4, 64]; line: bytes of a line of V, and of a row of sums."""
+    """sums int32 [4, 16 * blocks] = weights @ V; weights u8 up to 127 [4, 64]; line: bytes of a line of V and of a row of sums."""
 
     def emit(b: ir.IRBuilder, args: list[ir.Value]) -> None:
         weights, values, line, out = args

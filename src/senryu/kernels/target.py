@@ -20,8 +20,8 @@ class Isa:
     dot: the instruction behind `simd.emit_dot`. blocks[rows]: how many 16-column blocks of a matrix tile with that many rows
     stay in registers. int4_rows: the most rows of an int4 tile, whose nibbles need registers too. float_blocks: the same as
     blocks for attention's tiles of four rows. prefetch: how many bytes ahead of itself a read of weights asks for more, or 0.
-    scales: whether powers of 2 have instructions (vreduceps, vscalefps). tiles: whether AMX is there too, which needs the system's
-    permission beside the CPU's features.
+    scales: whether powers of 2 have instructions (vreduceps, vscalefps). tiles: whether AMX is there too, which needs the
+    system's permission beside the CPU's features.
     """
 
     name: str
