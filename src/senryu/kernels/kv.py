@@ -106,7 +106,7 @@ def score_tile(blocks: int) -> Any:
 
 
 def value_tile(blocks: int) -> Any:
-    """sums int32 [4, 16 * blocks] = weights @ V; weights u8 up to 127 [4, 64]; line: bytes of a line of V and of a row of sums."""
+    """sums int32 [4, 16 * blocks] = weights @ V; weights u8 up to 127 [4, 64]; line: bytes of a line of V, of a row of sums."""
 
     def emit(b: ir.IRBuilder, args: list[ir.Value]) -> None:
         weights, values, line, out = args
@@ -146,7 +146,7 @@ def round_query(x, head_dim, i, scratch):
         q = nearest(mul(load(x + 4 * j), factor))
         total = add(total, q)
         store_i8(scratch + QUERIES + i * head_dim + j, q)
-    put_start(scratch + STARTS + 64 * i, np.int64(sum_lanes(total)) * -128)  # whole numbers below 2^24: exact
+    put_start(scratch + STARTS + 64 * i, np.int64(sum_lanes(total)) * -128)  # whole numbers below 2^24: exact  # type: ignore[call-arg]
 
 
 @intrinsic

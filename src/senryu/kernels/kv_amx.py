@@ -161,9 +161,9 @@ def tiled_sums8(values, head_dim, count, scratch, sums):
 
 @njit(boundscheck=False)
 def begin_tiles():
-    shape_tiles()
+    shape_tiles()  # type: ignore[call-arg]
 
 
 @njit(boundscheck=False)
 def end_tiles():
-    release_tiles()
+    release_tiles()  # type: ignore[call-arg]

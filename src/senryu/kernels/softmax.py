@@ -184,7 +184,7 @@ def weigh8(scores, i, first, end, partial, weights, scratch):
     if first > 0 or end < PAGE:
         s0, s1 = keep(s0, first, end, ZERO), keep(s1, first - 16, end - 16, ZERO)
         s2, s3 = keep(s2, first - 32, end - 32, ZERO), keep(s3, first - 48, end - 48, ZERO)
-    put_bytes(weights, s0, s1, s2, s3)
+    put_bytes(weights, s0, s1, s2, s3)  # type: ignore[call-arg]
     s0, s1 = fma(s0, load(inverses), mul(s1, load(inverses + 64))), fma(s2, load(inverses + 128), mul(s3, load(inverses + 192)))
     alpha, beta = splat(f32(scratch + ALPHAS + 4 * i)), splat(f32(scratch + BETAS + 4 * i))
     store(partial, fma(load(partial), alpha, mul(add(s0, s1), beta)))
