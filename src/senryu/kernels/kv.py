@@ -146,7 +146,8 @@ def round_query(x, head_dim, i, scratch):
         q = nearest(mul(load(x + 4 * j), factor))
         total = add(total, q)
         store_i8(scratch + QUERIES + i * head_dim + j, q)
-    put_start(scratch + STARTS + 64 * i, np.int64(sum_lanes(total)) * -128)  # whole numbers below 2^24: exact  # type: ignore[call-arg]
+    start = np.int64(sum_lanes(total)) * -128  # whole numbers below 2^24: exact
+    put_start(scratch + STARTS + 64 * i, start)  # type: ignore[call-arg]
 
 
 @intrinsic
