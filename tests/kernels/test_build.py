@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from senryu import kernels
-from senryu.kernels import build
-from senryu.kernels.target import ISAS
+from senryu.kernels import build, target
 
 
 def test_the_directory_is_named_by_what_was_compiled(tmp_path: Path) -> None:
@@ -34,8 +33,20 @@ def test_paths_are_listed_best_first() -> None:
     paths = kernels.available()
     assert paths[-2:] == ["numpy", "fp32"]
     assert set(kernels.features()) <= set(build.OF_INTEREST)
-    if "avx512" in paths:
-        assert set(ISAS["avx512"].needs) <= set(kernels.features())
+    for name in paths[:-2]:
+        assert set(target.ISAS[name].needs) <= set(kernels.features())
+
+
+def test_code_with_tiles_is_kept_apart_from_code_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU is the same where the system refuses them, and code with tiles would end the process."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", ",".join(f"+{name}" for name in target.ISAS["amx"].needs))
+    found = set()
+    for permitted in (True, False):
+        monkeypatch.setattr(target, "tiles_permitted", lambda permitted=permitted: permitted)
+        found.add(build._fingerprint.__wrapped__())
+    assert len(found) == 2
 
 
 def test_loaded_kernels_are_the_same_for_everyone(compiled_kernels: kernels.Kernels, tmp_path: Path) -> None:

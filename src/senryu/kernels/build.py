@@ -51,7 +51,7 @@ def available() -> list[str]:
 
 @cache
 def _fingerprint() -> str:
-    """Sources, Numba and CPU in one name."""
+    """Sources, Numba, CPU and the sets that run on it in one name."""
     import numba
     from llvmlite import binding
 
@@ -59,6 +59,7 @@ def _fingerprint() -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     host = [numba.__version__, sys.version, binding.get_host_cpu_name(), str(sorted(cpu_features().items()))]
+    host += [isa.name for isa in supported()]  # the system may refuse what the CPU has
     digest.update("\0".join(host).encode())
     return digest.hexdigest()[:16]
 
