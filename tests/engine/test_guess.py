@@ -8,7 +8,7 @@ import numpy as np
 from stepping import request
 
 from senryu.engine.grammar import GrammarCompiler, Matcher
-from senryu.engine.guess import CERTAIN, RATES, VALUE, Guess
+from senryu.engine.guess import CERTAIN, VALUE, Guess
 from senryu.engine.interface import Grammar
 from senryu.engine.sequence import Sequence
 from serving import END, TOKENIZER
@@ -37,10 +37,13 @@ def look(prompt: str, answer: str, most: int, least: float = 0.0, stop: frozense
     """What is guessed behind `answer`, as text, and its kinds."""
     state = matcher(stop)
     sequence = Sequence(request(ids(prompt), 100), 64, state)
+    guess = Guess(sequence)
     for token in ids(answer):
+        guess.look(sequence, None, 1)
         sequence.append(token)
         state.consume([token])
-    guess = Guess(sequence)
+        if guess.tokens:
+            guess.learn(sequence.length, [token])
     for _ in range(2):  # looking changes nothing
         guess.look(sequence, None, most, least=least)
         assert (mask(state) == mask(matcher(stop, answer))).all()
@@ -63,7 +66,7 @@ def test_a_guess_ends_where_a_grammar_says_something_else() -> None:
 
 def test_a_guess_ends_where_its_chance_is_not_worth_a_row() -> None:
     """The first token of that kind is learned from all the same."""
-    assert look('"blue","red","green","', '["blue","', 15, least=RATES[VALUE]) == ("r", [VALUE])
+    assert look('"blue","red","green","', '["blue","', 15, least=1.0) == ("r", [VALUE])
 
 
 def test_a_guess_ends_before_a_stop_id() -> None:

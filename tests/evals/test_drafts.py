@@ -61,8 +61,9 @@ def guessed(request: TokenRequest, vocab: int) -> float:
     for token in answer[:-1]:
         guess.look(sequence, None, 1)
         right += guess.tokens == [token]
-        guess.learn([token])
         sequence.append(token)
+        if guess.tokens:
+            guess.learn(sequence.length, [token])
     return right / (len(answer) - 1)
 
 

@@ -11,6 +11,7 @@ Guesses (`guess.py`) cost no second model. Here is when they are worth their row
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from senryu.engine.guess import CERTAIN, Guess, certain
@@ -32,28 +33,29 @@ class RowCost:
     PRIOR = 0.1  # of a step of one row, when steps of late had equal rows: so a price that was wrong is tried again
     SPREAD = 1.0  # sum of squared differences of rows from which they say something
     LEVEL = 0.1  # how fast the mean step follows
+    ALIKE = 64  # steps of equal rows that are put off, since nobody may ask for a price
 
     def __init__(self) -> None:
         self._rows = self._seconds = 0.0  # the mean step
-        self._last = (0, 0.0)
         self._square = self._product = 0.0  # of differences of rows; of those and the times'
-        self._steps = 0  # since they were brought up to date
+        self._last = 0  # rows of the last steps
+        self._alike: list[float] = []  # their seconds; but the first are in no mean yet
 
     def measure(self, rows: int, seconds: float) -> None:
         """A step of so many rows, none of them prefill, took so long. An interrupted one counts as twice what it should."""
-        before, then = self._last
-        if not before:
-            self._rows, self._seconds = rows, seconds
-        elif seconds > 2 * self._seconds and (slope := self._slope()) is not None:
-            seconds = min(seconds, 2 * max(self._seconds + slope * (rows - self._rows), self._seconds))
-        self._steps += 1
-        if rows != before and before:
-            self._slope()
-            self._square += (rows - before) ** 2
-            self._product += (rows - before) * (seconds - then)
-        self._rows += self.LEVEL * (rows - self._rows)
-        self._seconds += self.LEVEL * (seconds - self._seconds)
-        self._last = rows, seconds
+        if rows == self._last and len(self._alike) < self.ALIKE:
+            self._alike.append(seconds)
+            return
+        slope = self._slope()
+        if self._alike:
+            seconds = min(seconds, self._most(rows, slope))
+            more = rows - self._last
+            self._square = self.KEEP * self._square + more * more
+            self._product = self.KEEP * self._product + more * (seconds - self._alike[-1])
+            self._follow(rows, seconds, self.LEVEL)
+        else:
+            self._follow(rows, seconds, 1.0)
+        self._last, self._alike = rows, [seconds]
 
     def price(self, rows: int) -> float:
         """The share for a step of `rows` rows, in 0..1."""
@@ -63,13 +65,24 @@ class RowCost:
         return min(max(slope / seconds, 0.0), 1.0)
 
     def _slope(self) -> float | None:
-        """Seconds of a row, from sums that are brought up to date; None when steps of late say nothing about it."""
-        if self._steps:
-            kept = self.KEEP**self._steps
-            self._square *= kept
-            self._product *= kept
-            self._steps = 0
+        """Seconds of a row, all steps taken in; None when steps of late say nothing about it."""
+        count = len(self._alike) - 1
+        if count > 0:
+            most = self._most(self._last, self._product / self._square if self._square >= self.SPREAD else None)
+            seconds = [min(each, most) for each in self._alike[1:]]
+            self._follow(self._last, sum(seconds) / count, 1 - (1 - self.LEVEL) ** count)
+            self._square *= self.KEEP**count
+            self._product *= self.KEEP**count
+            self._alike = seconds[-1:]
         return self._product / self._square if self._square >= self.SPREAD else None
+
+    def _most(self, rows: int, slope: float | None) -> float:
+        """Seconds beyond which a step of `rows` rows has been interrupted."""
+        return math.inf if slope is None else 2 * max(self._seconds + slope * (rows - self._rows), self._seconds)
+
+    def _follow(self, rows: int, seconds: float, weight: float) -> None:
+        self._rows += weight * (rows - self._rows)
+        self._seconds += weight * (seconds - self._seconds)
 
 
 class Budget:
@@ -119,9 +132,10 @@ class Drafter:
         """
         budget: Budget | None = None
         for sequence in sequences:
-            guess = sequence.guess = sequence.guess or Guess(sequence)
-            resting = guess.resting()
-            if resting and not sequence.matcher:
+            guess = sequence.guess
+            if guess is None:
+                guess = sequence.guess = Guess(sequence)
+            if (resting := guess.resting()) and not sequence.matcher:
                 continue
             budget = budget or Budget(len(sequences), PROFIT * self.cost.price(len(sequences)))
             most = min(MOST, room, len(sequence.tokens) - sequence.length - 1)
@@ -135,8 +149,8 @@ class Drafter:
 
     def learn(self, sequence: Sequence, tokens: list[int]) -> None:
         """`tokens` have come; a finished answer is remembered for its tenant's next ones."""
-        if sequence.guess:
-            sequence.guess.learn(tokens)
+        if sequence.guess and sequence.guess.tokens:
+            sequence.guess.learn(sequence.length, tokens)
         if sequence.finish:
             pool = self._pools.setdefault(sequence.salt, Pool())
             self._pools.move_to_end(sequence.salt)

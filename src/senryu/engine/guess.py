@@ -44,7 +44,7 @@ class Guess:
     tokens: the guess. kinds: of each token of it. rates: how often a guess of each kind is right when those before it are.
     """
 
-    __slots__ = ("_alignment", "_own", "_rest", "_since", "_swaps", "_vain", "kinds", "rates", "tokens")
+    __slots__ = ("_alignment", "_chosen", "_own", "_rest", "_swaps", "_vain", "kinds", "rates", "tokens")
 
     def __init__(self, sequence: Sequence) -> None:
         self.rates = list(RATES)
@@ -53,7 +53,7 @@ class Guess:
         self._own = NgramIndex(memoryview(sequence.tokens))  # type: ignore[arg-type]
         self._alignment: Alignment | None = None
         self._swaps: Swaps = {}
-        self._since = 0  # tokens that have come behind those of which there was no choice
+        self._chosen = sequence.prompt  # where the tokens of which there was no choice ended the last time
         self._vain = self._rest = 0  # looks since one was of use, and steps without a look still to come
 
     def resting(self) -> bool:
@@ -90,18 +90,18 @@ class Guess:
         for i in swapped:
             kinds[i] = SWAP
         if matcher:
-            self._keep_to(matcher, tokens, kinds, least)
+            self._keep_to(matcher, length, tokens, kinds, least)
         self.tokens += tokens
         self.kinds += kinds
 
-    def _keep_to(self, matcher: Matcher, guess: list[int], kinds: list[int], least: float) -> None:
+    def _keep_to(self, matcher: Matcher, length: int, guess: list[int], kinds: list[int], least: float) -> None:
         """Cut `guess`, which is to come behind the forced tokens, where the grammar refuses it or its chance is too small.
 
         Where it runs into tokens that leave no choice these take its place, and it ends where it said something else.
         """
         forced = self.tokens
         right = matcher.accepted([*forced, *guess]) - len(forced)
-        since = 0 if forced else self._since
+        since = 0 if forced else length - self._chosen
         known, chance, i = forced, 1.0, 0
         while i < right and guess[i] not in matcher.stop_ids:
             if since < VALUES:
@@ -154,17 +154,17 @@ class Guess:
             return range(count + 1)
         return [i for i in range(count + 1) if i == count or self.kinds[i] != CERTAIN]
 
-    def learn(self, tokens: list[int]) -> None:
-        """The tokens that really came. Guesses that no row was spent on are learned from too, which costs nothing: free text
-        needs no drafts to show that drafts fail, a copied passage none to show that they would not."""
-        self._since += len(tokens)
-        if not self.tokens:
-            return
+    def learn(self, length: int, tokens: list[int]) -> None:
+        """The guessed tokens were to be `tokens`, the last ones of text[:length].
+
+        Guesses that no row was spent on are learned from too, which costs nothing: free text needs no drafts to show that
+        drafts fail, a copied passage none to show that they would not.
+        """
         if self.tokens[0] == tokens[0]:
             self._vain = self._rest = 0
         for i, (guessed, kind, token) in enumerate(zip(self.tokens, self.kinds, tokens), 1):
             if kind == CERTAIN:
-                self._since = len(tokens) - i
+                self._chosen = length - len(tokens) + i
             else:
                 self.rates[kind] += RATE * ((guessed == token) - self.rates[kind])
             if guessed != token:
