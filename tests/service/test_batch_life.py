@@ -310,8 +310,10 @@ def test_a_result_that_comes_twice_is_kept_and_billed_once(ledger_settings: Sett
     async def main() -> None:
         async with server(ledger_settings, draining=True) as it:
             batch = await it.batches.create("t", "9", of(*[b"a"] * 20))
-        async with server(ledger_settings) as one, server(ledger_settings) as two:
+        slowly = scripted_model(says("Hello"), seconds_per_step=0.02)  # one has not ended the batch before two begins
+        async with server(ledger_settings, slowly, batch_concurrency=1) as one, server(ledger_settings) as two:
             assert (await one.end(batch.id)).succeeded == 20
+            assert one.model.engine.stats().output_tokens
             assert two.model.engine.stats().output_tokens
             assert len(await one.results(batch.id)) == 20
             async with one.database.read() as connection:
