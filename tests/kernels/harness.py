@@ -60,8 +60,8 @@ def both(kernels: Kernels, kind: str, values: dict[str, Any], **fields: Any) -> 
     return pair[0], pair[1]
 
 
-def matrix_fields(matrix: pack.PackedMatrix) -> dict[str, Any]:
-    """The fields of a "gemm" that come from its matrix."""
+def matrix_fields(matrix: pack.PackedMatrix, threads: int = 1) -> dict[str, Any]:
+    """The fields of a "gemm" that come from its matrix and its team."""
     columns = {"w": matrix.packed, "w_scale": getattr(matrix, "scale", None), "w_offset": getattr(matrix, "offset", None)}
     return columns | {
         "format": BITS[matrix.format],
@@ -69,4 +69,5 @@ def matrix_fields(matrix: pack.PackedMatrix) -> dict[str, Any]:
         "k": matrix.k,
         "panels": matrix.panels,
         "rows": "rows",
+        "threads": threads,
     }

@@ -121,3 +121,15 @@ def test_error_stays_within_the_bound_of_rounding(compiled_kernels: Kernels) -> 
     error = np.abs(fast.out - x.astype(np.float64) @ w.T.astype(np.float64))
     assert (error <= bound * 1.0001).all()
     assert error.mean() < bound.mean() / 10  # roundings are independent: they add like a random walk
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("panels", [1, 2, 5, 22, 61])
+def test_every_panel_is_taken_once_whatever_the_team(compiled_kernels: Kernels, panels: int, threads: int) -> None:
+    """With `add`, a panel that is taken twice shows; whoever comes takes what is left, as when all others are late."""
+    rng = np.random.default_rng(panels)
+    m = matrix(rng, 64 * panels, 32, "int8")
+    a = rng.integers(1, 256, (2, 32)).astype(np.uint8)
+    rest = {"a_scale": rng.random(2, np.float32), "a_sums": None, **matrix_fields(m, threads)}
+    fast, twin = both(compiled_kernels, "gemm", step(rows=2), a=a, out=np.ones((2, 64 * panels), np.float32), add=1, **rest)
+    np.testing.assert_array_equal(fast.out, twin.out)

@@ -46,10 +46,13 @@ from senryu.kernels.tiles import (
 )
 
 FIELDS = OPERATIONS["gemm"]
-FORMAT, W, K, PANELS, ROWS = (slots("gemm")[FIELDS.index(name)] for name in ("format", "w", "k", "panels", "rows"))
+FORMAT, W, K, PANELS, ROWS, THREADS = (
+    slots("gemm")[FIELDS.index(name)] for name in ("format", "w", "k", "panels", "rows", "threads")
+)
 INT8, INT4, BF16 = (BITS[name] for name in ("int8", "int4", "bf16"))
 MAX_ROWS, MAX_ROWS4 = target().rows, target().int4_rows  # of a tile
 TASK_ROWS = 96  # rows of one work item when there are many
+RUNS = 2  # a run of panels is this part of a thread's share of what is left
 
 
 class Tile:
@@ -226,16 +229,30 @@ def panel_rows(op, row, end, panel):
 
 
 def gemm(op, step, thread):
-    """Work items are panels x blocks of rows, taken from the counter: a slow core takes fewer."""
+    """Work items are panels x blocks of rows, taken from the counter: a slow core takes fewer.
+
+    Few rows wait for weights, which memory gives faster in long runs: panels side by side, fewer to the end.
+    """
     rows, panels = get(step, get(op, ROWS)), get(op, PANELS)
     blocks = (rows + TASK_ROWS - 1) // TASK_ROWS
+    taken = start = size = 0
     while True:
         task = fetch_add(op + 8 * COUNTER, 1)
-        if task >= panels * blocks:
-            return
-        panel = task // blocks
-        row = (task - panel * blocks) * TASK_ROWS
-        panel_rows(op, row, min(rows, row + TASK_ROWS), panel)
+        if blocks > 1:
+            if task >= panels * blocks:
+                return
+            panel = task // blocks
+            row = (task - panel * blocks) * TASK_ROWS
+            panel_rows(op, row, min(rows, row + TASK_ROWS), panel)
+            continue
+        while taken <= task:
+            start += size
+            if start >= panels:
+                return
+            size = max(1, (panels - start) // (RUNS * get(op, THREADS)))
+            taken += 1
+        for panel in range(start, start + size):
+            panel_rows(op, 0, rows, panel)
 
 
 KERNELS = {"gemm": gemm}

@@ -34,7 +34,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "norm": ("x", "x_stride", "weight", "n", "eps", "centred", *OUTPUT, "rows"),
     "gemm": (
         *("format", "a", "a_stride", "a_scale", "a_sums", "a_sums_stride", "w", "w_scale", "w_offset", "bias", "k", "panels"),
-        *("out", "out_stride", "add", "rows"),
+        *("out", "out_stride", "add", "rows", "threads"),
     ),
     "rope": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "rope", "q_norm", "k_norm", "eps", "q_scale"),

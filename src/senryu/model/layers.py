@@ -235,4 +235,5 @@ class _Builder:
             out=out,
             add=add,
             rows=rows,
+            threads=self.threads,
         )
