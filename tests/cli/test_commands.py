@@ -144,7 +144,7 @@ def test_a_bench_of_drafts_compares_with_none_of_them(call, tmp_path: Path, kept
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ("--peer llama.cpp", "--shape 0.3b --peer-python PATH"),
+        ("--peer llama.cpp", "--peer llama.cpp --peer-python PATH"),
         ("--peer ollama --shape tiny --peer-python x", "llama.cpp or openvino or ctranslate2"),
         ("--peer llama.cpp --shape tiny --peer-python x --quant q9", "q8_0, q4_0, q4_k_m"),
         ("--peer-python x", "--peer llama.cpp"),

@@ -44,7 +44,7 @@ def bench(
     kv: Kv = None,
     peer: Annotated[
         str | None,
-        typer.Option(help="Measure a peer in turns, same shape: llama.cpp, openvino or ctranslate2 (needs --shape)."),
+        typer.Option(help="Measure a peer in turns, on a random Llama of the same sizes: llama.cpp, openvino or ctranslate2."),
     ] = None,
     peer_python: Annotated[str | None, typer.Option(help="The Python that has the peer's packages.")] = None,
     quant: Annotated[
@@ -56,7 +56,7 @@ def bench(
     """See HELP."""
     names = _suites(suite, shape)
     lengths, depths = _counts("--prompt", prompt, 1), _counts("--depth", depth, 0)
-    rival = _rival(peer, peer_python, quant, shape)
+    rival = _rival(peer, peer_python, quant)
     if plot is not None and "depth" not in names and rival is None:
         _refuse("a plot shows decode by depth and ratios to a peer; add --suite depth, or --peer llama.cpp with --shape 0.3b")
     from senryu.config import load_settings
@@ -107,7 +107,7 @@ def _counts(option: str, text: str | None, least: int) -> list[int] | None:
     return counts
 
 
-def _rival(peer: str | None, python: str | None, quant: str | None, shape: str | None) -> Rival | None:
+def _rival(peer: str | None, python: str | None, quant: str | None) -> Rival | None:
     """The peer to measure beside us, if any."""
     if peer is None:
         if python or quant:
@@ -115,8 +115,8 @@ def _rival(peer: str | None, python: str | None, quant: str | None, shape: str |
         return None
     if peer not in catalog.RIVALS:
         _refuse(f"there is no peer {peer!r}; choose {' or '.join(catalog.RIVALS)}")
-    if shape is None or python is None:
-        _refuse(f"a peer needs a random shape and its own Python: --peer {peer} --shape 0.3b --peer-python PATH")
+    if python is None:
+        _refuse(f"a peer needs its own Python: --peer {peer} --peer-python PATH")
     known = list(dict.fromkeys(name for formats in catalog.RIVALS[peer].values() for name in formats))
     formats = tuple(part.strip() for part in quant.split(",")) if quant else ()
     for name in formats:

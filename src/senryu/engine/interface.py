@@ -99,8 +99,7 @@ class TokenEvent(msgspec.Struct, frozen=True):  # one for each token of every st
     finish: FinishReason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
+class EngineStats(msgspec.Struct, frozen=True):  # one for each step: cheaper to make than a dataclass
     """A snapshot. Pages: free + cached + live = total, always; pinned ones are cached or live. Tokens: since start.
 
     Of `drafted` tokens `accepted` saved a step each. `restored_tokens` are the part of `cached_tokens` that came from disk;

@@ -1,7 +1,7 @@
 """The engine's thread: requests in, steps while there is work, events out to asyncio. Knows no model and no pages.
 
 One thread owns the scheduler and everything below it, so none of that needs a lock. Requests and aborts reach it through
-an inbox that it empties between steps; events leave as one call per step into the consumers' asyncio loop.
+an inbox that it empties between steps; events leave as one call into the consumers' asyncio loop, for one or several short steps.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ log = logging.getLogger("senryu.engine")
 # After a step the thread needs the interpreter back to start the next one. While asyncio is busy with Python code it gets
 # it after Python's switch interval; 5 ms by default is many steps of a small model (LAB.md has the measurement).
 SWITCH_INTERVAL = 0.0005
+
+# Handing events to asyncio costs a sixth of a small model's step, and as much again over there on a core that the step wants:
+# tokens of steps that are shorter than this many seconds leave together.
+TOGETHER = 0.001
 
 
 class Stream:
@@ -85,6 +89,9 @@ class Stream:
         return TokenEvent(tokens, self._cached, self._finish)
 
 
+Push = tuple[Stream, list[int], int, FinishReason | None]  # the arguments of `Stream.push`
+
+
 class EngineLoop:
     """Runs `scheduler` over `runner` on its own thread until `close`, then closes `runner`."""
 
@@ -104,6 +111,8 @@ class EngineLoop:
         self._check = check
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._streams: dict[Sequence, Stream] = {}
+        self._outbox: dict[asyncio.AbstractEventLoop, list[Push]] = {}
+        self._emptied = 0.0  # when the outbox was, by perf_counter
         self._closing = False
         self._closed = ""  # why nothing is taken any more
         self._cause: Exception | None = None
@@ -186,6 +195,8 @@ class EngineLoop:
         for sequence, cached in plan.started:
             stream = self._streams[sequence]
             _post(stream.loop, stream.begin, cached)
+        if plan.prefill:  # such a step may be long
+            self._send()
         batch = self._filler.fill(plan)
         start = perf_counter()
         try:
@@ -216,15 +227,24 @@ class EngineLoop:
             await_masks(batch.masks_ready)  # set already, unless the step failed: the next one has the same arrays
 
     def _deliver(self, outputs: list[tuple[Sequence, list[int]]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Stream, list[int], int, FinishReason | None]]] = {}
+        now = perf_counter() - self._emptied >= TOGETHER
         for sequence, tokens in outputs:
             if sequence.matcher and sequence.matcher.error and not sequence.finish:
                 error = sequence.matcher.error
                 self._fail([sequence], RuntimeError, f"the request's grammar failed: {error}", error)
                 continue
             stream = self._streams.pop(sequence) if sequence.finish else self._streams[sequence]
-            by_loop.setdefault(stream.loop, []).append((stream, tokens, sequence.cached, sequence.finish))
-        for loop, items in by_loop.items():
+            self._outbox.setdefault(stream.loop, []).append((stream, tokens, sequence.cached, sequence.finish))
+            now = now or sequence.finish is not None
+        if now:
+            self._send()
+
+    def _send(self) -> None:
+        """Empty the outbox."""
+        if not self._outbox:
+            return
+        outbox, self._outbox, self._emptied = self._outbox, {}, perf_counter()
+        for loop, items in outbox.items():
             if not _post(loop, _push_all, items):  # its consumers are gone and nobody will close their iterators
                 for sequence in [sequence for sequence, stream in list(self._streams.items()) if stream.loop is loop]:
                     self._abort(sequence)
@@ -238,6 +258,8 @@ class EngineLoop:
         self._fail(plan.sequences, RuntimeError, f"the engine's step failed: {error!r}", error)
 
     def _fail(self, sequences: list[Sequence], kind: type[Exception], message: str, cause: BaseException | None) -> None:
+        if sequences:
+            self._send()  # first what they have got
         for sequence in sequences:
             stream = self._streams.pop(sequence)
             error = kind(message)  # one for each: raising adds a traceback to it
@@ -254,6 +276,6 @@ def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], argume
     return True
 
 
-def _push_all(items: list[tuple[Stream, list[int], int, FinishReason | None]]) -> None:
+def _push_all(items: list[Push]) -> None:
     for stream, tokens, cached, finish in items:
         stream.push(tokens, cached, finish)

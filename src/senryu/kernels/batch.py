@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from senryu.kernels.layout import PAGE
 
-DTYPES = {
-    **dict.fromkeys(("tokens", "positions", "row_start", "page_table", "sample_rows", "top_k"), np.int32),
-    **dict.fromkeys(("temperature", "top_p"), np.float32),
-    "seeds": np.uint64,
+DTYPES: dict[str, np.dtype[Any]] = {
+    **dict.fromkeys(("tokens", "positions", "row_start", "page_table", "sample_rows", "top_k"), np.dtype(np.int32)),
+    **dict.fromkeys(("temperature", "top_p"), np.dtype(np.float32)),
+    "seeds": np.dtype(np.uint64),
 }
+FEW = 16  # numbers that Python compares sooner than it calls numpy: most steps are that short
 
 
 @dataclass(slots=True)
@@ -37,22 +40,27 @@ class Batch:
         for name, dtype in DTYPES.items():
             array, dimensions = getattr(self, name), 2 if name == "page_table" else 1
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != dimensions:
-                raise TypeError(f"batch.{name} must be an array of {np.dtype(dtype).name} with {dimensions} dimension(s)")
+                raise TypeError(f"batch.{name} must be an array of {dtype.name} with {dimensions} dimension(s)")
         rows, sequences, sampled = len(self.tokens), len(self.row_start) - 1, len(self.sample_rows)
-        _require(1 <= rows <= max_rows, f"tokens: {rows} rows, 1 to {max_rows} fit in a step")
-        _require(1 <= sequences <= max_sequences, f"row_start: {sequences} sequences, 1 to {max_sequences} fit in a step")
         most = min(max_sampled, rows)
-        _require(sampled <= most, f"sample_rows: {sampled} rows, at most {most} can be sampled in this step")
+        if not 1 <= rows <= max_rows:
+            raise ValueError(f"batch.tokens: {rows} rows, 1 to {max_rows} fit in a step")
+        if not 1 <= sequences <= max_sequences:
+            raise ValueError(f"batch.row_start: {sequences} sequences, 1 to {max_sequences} fit in a step")
+        if sampled > most:
+            raise ValueError(f"batch.sample_rows: {sampled} rows, at most {most} can be sampled in this step")
         _require(len(self.positions) == rows, "positions: one for each token")
         _require(len(self.page_table) == sequences, "page_table: one row for each sequence")
         for name in ("temperature", "top_p", "top_k", "seeds"):
-            _require(len(getattr(self, name)) == sampled, f"{name}: one for each sampled row")
+            if len(getattr(self, name)) != sampled:
+                raise ValueError(f"batch.{name}: one for each sampled row")
         start, end = self.row_start[:-1], self.row_start[1:]
-        _require(start[0] == 0 and end[-1] == rows and bool((end > start).all()), "row_start: must rise from 0 to the rows")
+        starts, wanted = self.row_start.tolist(), self.sample_rows.tolist()
+        _require(starts[0] == 0 and starts[-1] == rows and _rises(starts), "row_start: must rise from 0 to the rows")
         _within(self.tokens, vocab, "tokens")
         _within(self.sample_rows, rows, "sample_rows")
-        if sampled > 1:  # a row that came twice would be merged from its segments twice
-            _require(bool((np.diff(self.sample_rows) > 0).all()), "sample_rows: must rise")
+        # a row that came twice would be merged from its segments twice
+        _require(_rises(wanted), "sample_rows: must rise")
         _within(self.positions, self.page_table.shape[1] * PAGE, "positions: the page table must cover them;")
         if rows > sequences:
             steps = np.diff(self.positions) == 1
@@ -62,17 +70,16 @@ class Batch:
         if self.masks is not None:
             _check_masks(self.masks, (sampled, -(-vocab // 32)), np.uint32, "masks")
             _check_masks(self.masks_ready, (1,), np.int64, "masks_ready")
-        if sampled:
-            _require(bool(self.temperature.min() >= 0), "temperature: must be 0 or more")
-            _require(bool(self.top_p.min() > 0 and self.top_p.max() <= 1), "top_p: must lie in (0, 1]")
-            _require(bool(self.top_k.min() >= 0), "top_k: must be 0 or more")
+        _require(all(value >= 0 for value in self.temperature.tolist()), "temperature: must be 0 or more")
+        _require(all(0 < value <= 1 for value in self.top_p.tolist()), "top_p: must lie in (0, 1]")
+        _require(all(value >= 0 for value in self.top_k.tolist()), "top_k: must be 0 or more")
 
     def _check_pages(self, pages: int, start: np.ndarray, end: np.ndarray) -> None:
         """Used entries of the page table must be pages of the pool, and rows must not write to one slot twice."""
-        last = self.positions[end - 1] // PAGE
         if len(start) == 1:
-            _within(self.page_table[0, : int(last[0]) + 1], pages, "page_table")
+            _within(self.page_table[0, : int(self.positions[-1]) // PAGE + 1], pages, "page_table")
         else:
+            last = self.positions[end - 1] // PAGE
             _within(self.page_table[np.arange(self.page_table.shape[1]) <= last[:, None]], pages, "page_table")
             sequence = np.repeat(np.arange(len(start)), end - start)
             slots = self.page_table[sequence, self.positions // PAGE].astype(np.int64) * PAGE + self.positions % PAGE
@@ -96,7 +103,15 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(f"batch.{message}")
 
 
+def _rises(values: list[int]) -> bool:
+    return all(a < b for a, b in pairwise(values))
+
+
 def _within(array: np.ndarray, high: int, name: str) -> None:
-    # as unsigned numbers the negative ones are large: one pass finds both
-    if len(array) and int(array.view(np.uint32).max()) >= high:
+    if len(array) <= FEW:
+        values = array.tolist()
+        wrong = bool(values) and not 0 <= min(values) <= max(values) < high
+    else:  # as unsigned numbers the negative ones are large: one pass finds both
+        wrong = int(array.view(np.uint32).max()) >= high
+    if wrong:
         raise ValueError(f"batch.{name} values must lie in 0..{high - 1}, found {array.min()}..{array.max()}")

@@ -107,7 +107,8 @@ class Program:
             raise RuntimeError("this program is closed")
         limits = {"max_rows": self.max_rows, "max_sequences": self.max_sequences, "max_sampled": self.max_sampled}
         batch.check(vocab=self.spec.vocab, pages=self.pages, **limits)
-        self._grow_rope(int(batch.positions.max()) + 1)
+        if batch.page_table.shape[1] * PAGE > len(self._rope[0]):
+            self._grow_rope(int(batch.positions.max()) + 1)
         rows, sequences, sampled = len(batch.tokens), len(batch.row_start) - 1, len(batch.sample_rows)
         if self._team:
             for name, place in self._inputs.items():
@@ -174,6 +175,7 @@ class _Team:
         self._step[:], self._sync[:] = 0, 0
         self._set(page_table_stride=inputs["page_table"].strides[0], **inputs, **buffers.plan)
         self._rope: tuple[np.ndarray, ...] = ()
+        self._masked = False
         self._entry = compiled.entries["step"]
         shared = (self._records.ctypes.data, len(operations), self._step.ctypes.data, self._sync.ctypes.data, threads)
         self._arguments = (*shared, 0)
@@ -203,8 +205,9 @@ class _Team:
         self._step[:3] = counts
         if masks is not None:
             self._set(masks=masks, masks_stride=masks.strides[0], masks_ready=masks_ready)
-        else:
+        elif self._masked:
             self._set(masks=None)
+        self._masked = masks is not None
         if rope is not self._rope:
             self._rope = rope
             self._set(cos=rope[0], sin=rope[1], cos_stride=rope[0].strides[0])
