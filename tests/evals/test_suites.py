@@ -46,7 +46,7 @@ class Twice:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setattr(bandwidth.streaming_reads, "__defaults__", (1, 1 << 20))
+    monkeypatch.setattr(bandwidth.Reads.__init__, "__defaults__", (1 << 20,))
     engine = FakeEngine(pages=1024, seconds_per_step=1e-4, seconds_per_row=1e-6)
     ours = EngineSubject("senryu int8", engine, vocab=4096)
     settings = Settings(home=Path("unused"), threads=2)
@@ -116,7 +116,9 @@ def test_lengths_beyond_the_context_are_announced(lab: Lab) -> None:
 
 
 def test_the_yardstick() -> None:
-    assert bandwidth.streaming_reads(2, passes=1, size=1 << 20) > 0
+    reads = bandwidth.Reads(2, size=1 << 20)
+    assert reads.decode(0, 0) > 0
+    reads.close()
     spec = shape_spec("tiny")
     matrices = 8 * (256 * 256 * 2 + 2 * 64 * 256 + 3 * 256 * 704) + 4096 * 256
     norms = 17 * 256

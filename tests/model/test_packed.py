@@ -233,8 +233,8 @@ def test_two_starts_at_once_both_work(tmp_path: Path) -> None:
     matrices = [one.matrix("model.layers.0.self_attn.o_proj") for one in both]
     for one in both:
         one.keep()
-    mapped = PackedWeights(VectorsOnly(), "int8", file).matrix("model.layers.0.self_attn.o_proj")
-    for matrix in (*matrices, mapped):
+    later = [PackedWeights(VectorsOnly(), "int8", file, spare) for spare in (0, 1 << 30)]  # mapped, copied
+    for matrix in (*matrices, *(one.matrix("model.layers.0.self_attn.o_proj") for one in later)):
         np.testing.assert_array_equal(matrix.packed, matrices[0].packed)
 
 
@@ -248,3 +248,12 @@ def test_what_a_killed_process_had_begun_goes(tmp_path: Path) -> None:
     only = next(folder.glob("*.bin"))
     write(only, read(only))
     assert sorted(folder.iterdir()) == sorted([only, new])
+
+
+@pytest.mark.parametrize("spare", [0, 1 << 30])
+def test_what_was_read_cannot_be_written(tmp_path: Path, spare: int) -> None:
+    write(tmp_path / "a", {"a": Item({}, {"x": np.arange(5, dtype=np.int32)})})
+    array = read(tmp_path / "a", spare=spare)["a"].arrays["x"]
+    assert array.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1

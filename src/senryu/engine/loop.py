@@ -1,7 +1,7 @@
 """The engine's thread: requests in, steps while there is work, events out to asyncio. Knows no model and no pages.
 
 One thread owns the scheduler and everything below it, so none of that needs a lock. Requests and aborts reach it through
-an inbox that it empties between steps; events leave as one call into the consumers' asyncio loop, for one or several short steps.
+an inbox that it empties between steps; events leave as one call into the consumers' loop, for one or several short steps.
 """
 
 from __future__ import annotations

@@ -19,20 +19,30 @@ BYTES = {
 }  # of a weight, its share of an int4 group's scale included
 
 
-def streaming_reads(threads: int, passes: int = 5, size: int = BUFFER) -> float:
-    """Gigabytes per second that `threads` threads read together from a buffer of `size` bytes: the best of `passes` passes.
+class Reads:
+    """A subject beside those that decode, so that both meet the same machine: its rate is of plain reads, in GB/s."""
 
-    The maximum of int32 is the reduction of numpy that comes closest to plain loads (LAB.md).
-    """
-    parts = np.array_split(np.ones(size // 4, np.int32), threads)
-    best = 0.0
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(np.max, parts))
-        for _ in range(passes):
+    name = "memory"
+
+    def __init__(self, threads: int, size: int = BUFFER) -> None:
+        """size: bytes of the buffer that all threads read together, far beyond any cache."""
+        self._parts = np.array_split(np.ones(size // 4, np.int32), threads)
+        self._pool = ThreadPoolExecutor(threads)
+
+    def decode(self, depth: int, tokens: int) -> float:
+        """The best of five passes over the buffer, whatever is asked for.
+
+        The maximum of int32 is the reduction of numpy that comes closest to plain loads (LAB.md).
+        """
+        times = []
+        for _ in range(5):
             start = time.perf_counter()
-            list(pool.map(np.max, parts))
-            best = max(best, size / (time.perf_counter() - start))
-    return best / 1e9
+            list(self._pool.map(np.max, self._parts))
+            times.append(time.perf_counter() - start)
+        return sum(part.nbytes for part in self._parts) / min(times) / 1e9
+
+    def close(self) -> None:
+        self._pool.shutdown()
 
 
 def decode_bytes(spec: ModelSpec, number_format: str) -> float:

@@ -47,18 +47,22 @@ class Figure:
         }
 
 
-class Subject(Protocol):
-    """Something that can be measured. All rates are tokens per second."""
+class Decoder(Protocol):
+    """Something whose decoding can be measured."""
 
     @property
     def name(self) -> str:
         """Who it is, in which number format."""
 
-    def prefill(self, length: int) -> float:
-        """Rate over a fresh random prompt of `length` tokens, up to its first output token."""
-
     def decode(self, depth: int, tokens: int) -> float:
         """Rate of `tokens` greedy tokens, one by one, with `depth` tokens in the K/V cache before them."""
+
+
+class Subject(Decoder, Protocol):
+    """Something that can be measured. All rates are tokens per second."""
+
+    def prefill(self, length: int) -> float:
+        """Rate over a fresh random prompt of `length` tokens, up to its first output token."""
 
     def batch(self, streams: int, tokens: int) -> float:
         """Rate of all `streams` together while each decodes `tokens` behind a short prompt of its own."""
@@ -150,7 +154,7 @@ class Arrivals(list[tuple[float, int]]):
         return sum(count for _, count in self)
 
 
-S = TypeVar("S", bound=Subject)
+S = TypeVar("S", bound=Decoder)
 
 
 def in_turns(subjects: Sequence[S], action: Callable[[S], float], rounds: int) -> list[tuple[float, ...]]:
@@ -179,12 +183,12 @@ def prefill(subjects: Sequence[Subject], length: int, rounds: int) -> list[Figur
     return _rates("prefill", length, subjects, lambda subject: subject.prefill(length), rounds)
 
 
-def decode(subjects: Sequence[Subject], at: int, tokens: int, rounds: int) -> list[Figure]:
+def decode(subjects: Sequence[Decoder], at: int, tokens: int, rounds: int) -> list[Figure]:
     """Writing `tokens` tokens behind a prompt of `at` tokens."""
     return _rates("decode", at, subjects, lambda subject: subject.decode(at, tokens), rounds)
 
 
-def depth(subjects: Sequence[Subject], at: int, tokens: int, rounds: int) -> list[Figure]:
+def depth(subjects: Sequence[Decoder], at: int, tokens: int, rounds: int) -> list[Figure]:
     """As `decode`, for the row of depths: its subjects may be peers with other formats of K/V."""
     return _rates("depth", at, subjects, lambda subject: subject.decode(at, tokens), rounds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +52,11 @@ def _prefill(lab: Lab) -> list[Figure]:
 
 
 def _decode(lab: Lab) -> list[Figure]:
-    return speed.decode(lab.subjects, lab.prompts[0], lab.tokens, lab.rounds)
+    reads = bandwidth.Reads(lab.settings.threads)
+    try:
+        return speed.decode([lab.ours, reads, *lab.peers], lab.prompts[0], lab.tokens, lab.rounds)
+    finally:
+        reads.close()
 
 
 def _batch(lab: Lab) -> list[Figure]:
@@ -122,15 +127,16 @@ def run_suites(lab: Lab, names: Sequence[str], facts: dict[str, Any]) -> dict[st
     """The suites' figures, ratios and the yardstick, behind `facts` (machine, command, model) in one document."""
     figures: list[Figure] = []
     result = dict(facts)
-    before = bandwidth.streaming_reads(lab.settings.threads) if "decode" in names else 0.0
     for name in names:
         lab.say(f"measuring {name} ...")
         figures += RUN[name](lab)
     if "decode" in names:
-        reads = max(before, bandwidth.streaming_reads(lab.settings.threads))
-        decode = next(f.median for f in figures if f.measure == "decode" and f.subject == lab.ours.name)
-        share = decode * bandwidth.decode_bytes(lab.spec, lab.number_format) / 1e9 / reads
-        result["streaming_reads"] = {"gb_s": round(reads, 1), "decode_share": round(share, 3)}
+        reads = next(f for f in figures if f.subject == bandwidth.Reads.name)
+        figures.remove(reads)
+        decode = next(f for f in figures if f.measure == "decode" and f.subject == lab.ours.name)
+        token = bandwidth.decode_bytes(lab.spec, lab.number_format) / 1e9
+        share = statistics.median(rate * token / all for rate, all in zip(decode.rounds, reads.rounds))
+        result["streaming_reads"] = {"gb_s": round(reads.median, 1), "decode_share": round(share, 3)}
     result["figures"] = [figure.facts() for figure in figures]
     if ratios := speed.ratios(figures, lab.ours.name, lab.number_format) | drafts.ratios(figures):
         result["ratios"] = ratios

@@ -54,19 +54,19 @@ def check_files(root: Path) -> Iterator[tuple[Path, int, str]]:
 class PackedWeights:
     """The matrices of a model in one format. `keep` writes the file, when anything had to be packed."""
 
-    def __init__(self, weights: Float32Weights, format: Format | None, file: Path | None = None) -> None:
-        """format: None leaves float32. file: where they are kept (see `cache_file`); None keeps nothing."""
+    def __init__(self, weights: Float32Weights, format: Format | None, file: Path | None = None, spare: int = 0) -> None:
+        """format: None leaves float32. file: where they are kept (see `cache_file`); None keeps nothing. spare: see `read`."""
         self.weights, self._format, self._file = weights, format, file
-        self._items = self._mapped() if file else {}
+        self._items = self._kept(spare) if file else {}
         if file:
             caches.use(file.parent)
         self._new = False
 
-    def _mapped(self) -> dict[str, Item]:
+    def _kept(self, spare: int) -> dict[str, Item]:
         """What the file holds; a damaged one is dropped."""
         assert self._file is not None
         try:
-            return packed_file.read(self._file)
+            return packed_file.read(self._file, spare=spare)
         except FileNotFoundError:
             return {}
         except PackedFileError as error:

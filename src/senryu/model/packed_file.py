@@ -1,4 +1,4 @@
-"""Arrays in a file that is memory-mapped: written whole or not at all, and checked before it is used.
+"""Arrays in a file that is memory-mapped, or copied where memory is plenty: written whole or not at all, and checked before it is used.
 
 A file: MAGIC, the header's length and SHA-256, the header (JSON: items by name, each with its meta data and, for every array,
 dtype, shape, place, SHA-256 and the CRC of a few samples), the arrays, each at a multiple of 64 bytes. It is written under
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -99,16 +99,17 @@ def _header(items: Mapping[str, Item]) -> tuple[bytes, list[np.ndarray]]:
     return MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text, arrays
 
 
-def read(path: Path, whole: bool = False) -> dict[str, Item]:
-    """Map a file; its arrays are read-only views. `whole` verifies every byte, whatever the file's size.
+def read(path: Path, whole: bool = False, spare: int = 0) -> dict[str, Item]:
+    """Map a file, or read it into large pages if it has at most `spare` bytes; its arrays are read-only views.
 
-    Raises FileNotFoundError, OSError, and PackedFileError for a file that is damaged.
+    `whole` verifies every byte, whatever the file's size. Raises FileNotFoundError, OSError, and PackedFileError for a file
+    that is damaged.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < len(MAGIC) + 40:
             raise PackedFileError(f"it has {size} bytes")
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = _copied(file, size) if size <= spare else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = len(MAGIC) + 8
     length = int.from_bytes(content[start - 8 : start], "little")
     text = content[start + 32 : start + 32 + length]
@@ -124,9 +125,25 @@ def read(path: Path, whole: bool = False) -> dict[str, Item]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PackedFileError(f"its header is malformed ({error})") from None
     _verify(items, header["items"], whole or size <= WHOLE)
-    if hasattr(mmap, "MADV_WILLNEED"):
+    if size > spare and hasattr(mmap, "MADV_WILLNEED"):
         content.madvise(mmap.MADV_WILLNEED)
     return items
+
+
+def _copied(file: BinaryIO, size: int) -> mmap.mmap:
+    """The file in memory of our own, in pages of megabytes where the system has them: files are mapped in pages of 4 KB."""
+    content = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system that has none
+            content.madvise(mmap.MADV_HUGEPAGE)
+    with memoryview(content) as view:
+        at = 0
+        while at < size:
+            count = file.readinto(view[at:])  # type: ignore[attr-defined]
+            if not count:
+                raise PackedFileError(f"it ends after {at} of {size} bytes")
+            at += count
+    return content
 
 
 def _views(content: mmap.mmap, base: int, places: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -135,6 +152,7 @@ def _views(content: mmap.mmap, base: int, places: dict[str, Any]) -> dict[str, n
         if place["dtype"] not in DTYPES or place["offset"] % ALIGN:
             raise ValueError(f"{field} is {place['dtype']} at {place['offset']}")
         arrays[field] = np.ndarray(tuple(place["shape"]), place["dtype"], buffer=content, offset=base + place["offset"])
+        arrays[field].flags.writeable = False
     return arrays
 
 

@@ -55,6 +55,7 @@ class Program:
         kv: str = "float32",
         cache_dir: Path | None = None,
         weights_dir: Path | None = None,
+        spare: int = 0,
         progress: kernel_package.Progress | None = None,
     ) -> None:
         """Quantise and pack the weights; with compiled kernels, load or compile them first and start the team.
@@ -62,7 +63,8 @@ class Program:
         pages: K/V pages of 64 tokens in the pool. max_rows, max_sequences: the most one step may carry. threads: the
         usable cores unless given. format: of the packed weights; kernels="fp32" reads them as they are and takes no other.
         kv: the format of K/V, see `choose_kv`. cache_dir: where compiled kernels are kept (default ~/.senryu/cache/kernels).
-        weights_dir: where packed weights are kept; without it they are packed at every start.
+        weights_dir: where packed weights are kept; without it they are packed at every start. spare: bytes that they may take
+        in memory of their own, which kernels read faster than a mapped file, a twentieth in decode.
         Raises ModelError when the sizes do not suit the packed formats, ValueError for other arguments out of range.
         """
         self.spec, self.pages, self.max_rows, self.max_sequences = spec, pages, max_rows, max_sequences
@@ -79,7 +81,7 @@ class Program:
         made_for = (weights.fingerprint, spec, self.kernels, self.format, self.kv, _sources(), np.__version__)
         self.fingerprint = repr(made_for)  # of K/V pages
         file = cache_file(weights_dir, spec, weights, self.format) if weights_dir and self.format else None
-        packed = PackedWeights(weights, self.format, file)
+        packed = PackedWeights(weights, self.format, file, spare)
         sizes = pages, max_rows, max_sequences, self.max_sampled, self.threads
         self._buffers = Buffers(spec, *sizes, format=self.format, kv8=self.kv == "int8")
         self._operations = build_operations(spec, packed, self._buffers, self.threads, format=self.format)

@@ -193,10 +193,11 @@ def _start(
     keep: bool = True,
 ) -> LocalEngine:
     """keep: the packed weights, for later starts."""
+    free = available_memory()
     program = Program(
         spec,
         weights,
-        pages=kv_pages(settings, name, spec, available_memory()),
+        pages=kv_pages(settings, name, spec, free),
         max_sequences=settings.max_sequences,
         threads=settings.threads or None,
         kernels=cast(KernelPath, settings.kernels),
@@ -204,6 +205,7 @@ def _start(
         kv=settings.kv,
         cache_dir=settings.kernel_cache,
         weights_dir=settings.weight_cache if keep else None,
+        spare=free // 4,
         progress=progress,
     )
     return LocalEngine(
