@@ -93,7 +93,9 @@ def test_free_text_costs_next_to_nothing() -> None:
     wanted = request(random.Random(1).choices(range(64, 74), k=50), 2400, seed=1)
     program = FakeProgram(tokens=range(64, 74))
     plain, answer, _ = steps(program, wanted, None)
-    drafted, same, bench = steps(program, wanted, Drafter())
+    drafter = Drafter()
+    drafter.cost.measure(1, 3e-4)  # steps long enough to look often
+    drafted, same, bench = steps(program, wanted, drafter)
     assert same == answer
     cost = drafted + RowCost.PRIOR * bench.scheduler.stats().drafted  # in steps of one row
     assert cost < 1.01 * plain
@@ -380,6 +382,18 @@ def test_text_in_which_guesses_fail_is_looked_at_ever_less_often() -> None:
         return count
 
     assert looks(100, right=False) < 25
-    assert looks(80, right=False) == 80 // (1 + REST)
+    assert looks(3 * (1 + REST), right=False) == 3
     looks(1 + REST, right=True)
     assert looks(20, right=True) == 20  # a guess that came true makes every step worth a look again
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(1e-2, 0), (5e-4, 4), (1e-4, 20), (1e-5, REST)])
+def test_looks_in_vain_take_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch, seconds: float, longest: int) -> None:
+    drafter, sequence, looked = Drafter(), sequence_of(range(100, 200), 400), []
+    drafter.cost.measure(1, seconds)
+    monkeypatch.setattr(Guess, "look", lambda *_, **how: looked.append(sequence.length))
+    for token in range(300, 500):
+        drafter.draft([sequence], 10)
+        sequence.append(token)
+        sequence.computed += 1
+    assert max(np.diff(looked)) - 1 == longest

@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
-from senryu.engine.guess import CERTAIN, Guess, certain
+from senryu.engine.guess import CERTAIN, REST, Guess, certain
 from senryu.engine.ngrams import Pool
 from senryu.engine.sequence import Sequence
 
 MOST = 15  # drafts of one sequence in a step
 TENANTS = 16  # whose finished answers are remembered
+LOOK = 0.002  # seconds of steps for each look in vain, which is 20 us of Python: a hundredth
 PROFIT = 1.1  # a draft must promise so much more than its row costs, which is measured from noisy steps
 
 
@@ -56,6 +57,11 @@ class RowCost:
         else:
             self._follow(rows, seconds, 1.0)
         self._last, self._alike = rows, [seconds]
+
+    @property
+    def seconds(self) -> float:
+        """Of the mean step; 0 before the first."""
+        return self._seconds
 
     def price(self, rows: int) -> float:
         """The share for a step of `rows` rows, in 0..1."""
@@ -131,11 +137,13 @@ class Drafter:
         A row is worth its price when it lowers the time per token of the step as a whole: chance / tokens > cost / time.
         """
         budget: Budget | None = None
+        seconds = self.cost.seconds
+        rest = min(REST, int(LOOK / seconds)) if seconds else REST
         for sequence in sequences:
             guess = sequence.guess
             if guess is None:
                 guess = sequence.guess = Guess(sequence)
-            if (resting := guess.resting()) and not sequence.matcher:
+            if (resting := guess.resting(rest)) and not sequence.matcher:
                 continue
             budget = budget or Budget(len(sequences), PROFIT * self.cost.price(len(sequences)))
             most = min(MOST, room, len(sequence.tokens) - sequence.length - 1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from senryu.engine.grammar import Matcher
 
 RATE = 0.1  # how fast a hit rate follows
-PATIENCE, REST = 2, 7  # looks in vain until one is left out, then two, ..; the most that are left out together
+REST = 31  # the most steps in a row that are ever left out, when looks were in vain: none, none, 1, 4, 9, ..
 HOPE = 0.45  # how often a copy must go on behind an edit for none to be left out there
 
 # Kinds of guessed tokens, each with a hit rate of its own. FOUND + n and RESUMED + n: n tokens before it agree, in what was
@@ -56,12 +56,13 @@ class Guess:
         self._chosen = sequence.prompt  # where the tokens of which there was no choice ended the last time
         self._vain = self._rest = 0  # looks since one was of use, and steps without a look still to come
 
-    def resting(self) -> bool:
-        """Whether this step does without a look: text in which guesses are of no use is looked at ever less often."""
+    def resting(self, most: int = REST) -> bool:
+        """Whether this step does without a look: text in which guesses are of no use is looked at ever less often, until `most`
+        steps in a row are left out."""
         if self._alignment and self._alignment.resumed and self.rates[RESUMED + 1] > HOPE:
             return False
         if not self._rest:
-            self._rest = min(self._vain // PATIENCE, REST)
+            self._rest = min(max(self._vain - 1, 0) ** 2, most)
             self._vain += 1
             return False
         self._rest -= 1

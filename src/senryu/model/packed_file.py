@@ -1,4 +1,4 @@
-"""Arrays in a file that is memory-mapped, or copied where memory is plenty: written whole or not at all, and checked before it is used.
+"""Arrays in a file, memory-mapped, or copied where memory is plenty: written whole or not at all, checked before it is used.
 
 A file: MAGIC, the header's length and SHA-256, the header (JSON: items by name, each with its meta data and, for every array,
 dtype, shape, place, SHA-256 and the CRC of a few samples), the arrays, each at a multiple of 64 bytes. It is written under
