@@ -232,7 +232,13 @@ def rotate(x, head_dim, kind, cos, sin):
     """Turn the pairs of one head: (i, i + head_dim/2) for kind 1, (2i, 2i + 1) for kind 2."""
     half = head_dim // 2
     step, apart = (4, 4 * half) if kind == 1 else (8, 4)
-    for i in range(half):
+    done = half // 16 * 16 if kind == 1 else 0
+    for i in range(0, 4 * done, 64):
+        c, s = load(cos + i), load(sin + i)
+        a, b = load(x + i), load(x + i + apart)
+        store(x + i, sub(mul(a, c), mul(b, s)))
+        store(x + i + apart, add(mul(b, c), mul(a, s)))
+    for i in range(done, half):
         c, s = f32(cos + 4 * i), f32(sin + 4 * i)
         a, b = f32(x + step * i), f32(x + step * i + apart)
         put_f32(x + step * i, a * c - b * s)
