@@ -33,6 +33,7 @@ PROBE, DEEPEST_WITHOUT = (
     16384,
 )  # tokens: where on and off are compared; without flash attention, filling more takes an hour
 SHORT_S = 10.0
+LONG_S = 60.0  # work that takes longer is not done again to be measured
 
 
 def write_random(path: Path, shape: dict[str, int]) -> None:
@@ -158,7 +159,7 @@ class Peer:
         self.threads = threads
         self.vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
         self.contexts: dict[tuple[bool, str, int], Context] = {}
-        self.flash: dict[tuple[Any, ...], bool] = {}  # the faster setting of each work
+        self.flash: dict[tuple[Any, ...], tuple[bool, float]] = {}  # of each work, see `tried`
 
     def prefill(self, length: int) -> float:
         """Seconds to read `length` random tokens."""
@@ -175,7 +176,8 @@ class Peer:
             context.wait()
             return time.perf_counter() - start
 
-        return run(self.better(("prefill", length), run), math.inf)
+        flash, seconds = self.tried(("prefill", length), run)
+        return seconds if seconds > LONG_S else run(flash, math.inf)
 
     def decode(self, depth: int, tokens: int, kv: str) -> float:
         """Seconds to write `tokens` tokens one by one behind `depth` others."""
@@ -194,7 +196,7 @@ class Peer:
         if kv != "f16":
             return run(True, depth)  # quantised V needs flash attention
         probe = min(depth, PROBE)
-        flash = self.better(("decode", probe), lambda flash, limit: run(flash, probe))
+        flash = self.tried(("decode", probe), lambda flash, limit: run(flash, probe))[0]
         return run(flash or depth > DEEPEST_WITHOUT, depth)
 
     def batch(self, streams: int, tokens: int) -> float:
@@ -211,16 +213,16 @@ class Peer:
             context.wait()
             return time.perf_counter() - start
 
-        return run(self.better(("batch", streams), run), math.inf)
+        return run(self.tried(("batch", streams), run)[0], math.inf)
 
-    def better(self, work: tuple[Any, ...], run: Callable[[bool, float], float]) -> bool:
-        """Whether this work is faster with flash attention; tried once, in turns where it is short."""
+    def tried(self, work: tuple[Any, ...], run: Callable[[bool, float], float]) -> tuple[bool, float]:
+        """(whether this work is faster with flash attention, its seconds then); tried once, in turns where it is short."""
         if work not in self.flash:
             on = run(True, math.inf)
             off = run(False, on)
             if on < SHORT_S:  # the first run of all was a warm-up
                 on, off = run(True, math.inf), min(off, run(False, math.inf))
-            self.flash[work] = on <= off
+            self.flash[work] = on <= off, min(on, off)
         return self.flash[work]
 
     def open(self, flash: bool, kv: str, sequences: int, tokens: int) -> Context:
