@@ -17,6 +17,7 @@ TYPES = {
     404: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
+    429: "rate_limit_error",
     500: "api_error",
     503: "api_error",  # of /health alone
     504: "timeout_error",

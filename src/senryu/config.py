@@ -60,6 +60,12 @@ class Settings:
     """Guess tokens ahead and verify them together where that pays; answers are the same without."""
     max_requests: int = 1024
     """Requests in flight, waiting ones included; more are answered 529."""
+    requests_per_minute: int = 0
+    """For each key, beside batches; more are answered 429, with the seconds to wait. 0 is no limit, here and below."""
+    input_tokens_per_minute: int = 0
+    """For each key: tokens of prompts that are not read from the cache. A prompt that is longer is always refused."""
+    output_tokens_per_minute: int = 0
+    """For each key: tokens of answers, as they are written. An answer that has begun is not cut."""
     stall_timeout_s: float = 60.0
     """A caller that neither sends nor takes anything for so long is dropped, so that its pages are freed."""
     drain_timeout_s: float = 600.0
@@ -107,6 +113,9 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "max_sequences": (int, "a whole number"),
     "drafts": (bool, "true or false"),
     "max_requests": (int, "a whole number"),
+    "requests_per_minute": (int, "a whole number"),
+    "input_tokens_per_minute": (int, "a whole number"),
+    "output_tokens_per_minute": (int, "a whole number"),
     "stall_timeout_s": ((int, float), "a number"),
     "drain_timeout_s": ((int, float), "a number"),
     "database": (str, "a string"),

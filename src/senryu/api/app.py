@@ -37,6 +37,7 @@ from senryu.ledger.files import FileTable
 from senryu.service.batch_runner import BatchRunner
 from senryu.service.batches import RESULTS_KEPT, Batches
 from senryu.service.files import Files
+from senryu.service.rates import rates_of
 from senryu.service.registry import Registry
 from senryu.service.turn import Service
 from senryu.service.usage_reader import UsageReader
@@ -57,7 +58,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
     database = Database(settings)
     usage = UsageWriter(database)
     uploaded = Files(FileTable(database), settings.files)
-    service = Service(registry, settings, usage.add, uploaded)
+    service = Service(registry, settings, usage.add, uploaded, rates_of(settings))
     store = BatchStore(database)
     how: dict[str, Any] = {"concurrency": settings.batch_concurrency, "kept": RESULTS_KEPT, "stopping": lambda: drain.begun}
     runner = BatchRunner(service, store, messages_shape(registry, settings), **how)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 
@@ -56,12 +57,14 @@ class Desk:
 
     async def answer(self, request: Request, turn: Turn) -> Answer:
         """The whole answer."""
+        self._tell_rates(request, turn)
         return await while_wanted(gather(self.service.run(turn)), request.receive, self.drain)
 
     async def stream(
         self, request: Request, turn: Turn, framer: Framer, headers: Mapping[str, str] | None = None
     ) -> EventStream:
         """A response that streams the answer: refusals up to its first event are raised here, so that they get a status."""
+        self._tell_rates(request, turn)
         groups = self.service.run_grouped(turn)
         first = await while_wanted(anext(groups), request.receive, self.drain)
         return EventStream(first, groups, framer, self.drain, request.state.request_id, headers or {})
@@ -69,3 +72,7 @@ class Desk:
     async def count(self, request: Request, turn: Turn) -> int:
         """Tokens of the prompt, counted by the path that an answer takes."""
         return await while_wanted(self.service.count_tokens(turn), request.receive, self.drain)
+
+    def _tell_rates(self, request: Request, turn: Turn) -> None:
+        """The edge writes them into the answer, or the refusal, when it goes out."""
+        request.state.standing = partial(self.service.rates.standing, turn.tenant)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from senryu.api.ratelimits import claude_rates
 from senryu.api.wire import envelope, json_response
 from senryu.errors import SenryuError
+from senryu.service.rates import Standing
 
 
 def speaks_claude(headers: Headers) -> bool:
@@ -33,6 +35,7 @@ class Door:
     refusal: an error as its clients expect it; takes the request's id. id_header: where they look for that id.
     signed: whether these headers carry a credential that only the whole request proves: then its routes check it, and set
     `request.state.tenant`.
+    rates: what is left of a caller's rates, as headers.
     """
 
     name: str
@@ -41,13 +44,15 @@ class Door:
     id_header: str = "request-id"
     signed: Callable[[Headers], bool] = lambda headers: False
     shares: Callable[[str, Headers], bool] = lambda path, headers: False
+    rates: Callable[[Mapping[str, Standing]], Mapping[str, str]] = lambda standing: {}
 
 
 def _refusal(error: SenryuError, request_id: str) -> Response:
     return json_response(envelope(error, request_id), error.status)
 
 
-MESSAGES = Door("messages", lambda path: True, _refusal)  # the Claude API: every address that is nobody else's
+# the Claude API: every address that is nobody else's
+MESSAGES = Door("messages", lambda path: True, _refusal, rates=claude_rates)
 
 
 def door_of(doors: Sequence[Door], path: str, headers: Headers) -> Door:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from senryu.api.doors import Door, door_of, sent_key
 from senryu.api.lifetime import CallerGone, Drain
+from senryu.api.ratelimits import EXPOSED, retry_headers
 from senryu.api.server import is_loopback
 from senryu.api.wire import BARE_SEND
 from senryu.errors import SenryuError
@@ -24,6 +25,7 @@ from senryu.service.ids import new_id
 
 logger = logging.getLogger("senryu.api")
 OPEN_PATHS = frozenset({"/health"})
+EXPOSED_NAMES = ", ".join(("request-id", "x-request-id", "senryu-ignored", "senryu-cost-usd", *EXPOSED)).encode()
 
 
 class Edge:
@@ -50,7 +52,9 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+                rates = door.rates(told()) if (told := scope["state"].get("standing")) else {}
+                told_rates = [(name.encode(), value.encode()) for name, value in rates.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *extra, *told_rates]}
             await send(message)
 
         try:
@@ -65,6 +69,7 @@ class Edge:
             return
         except SenryuError as error:
             response = door.refusal(error, request_id)
+            response.headers.update(retry_headers(error))
             if error.status == 408:
                 response.headers["connection"] = "close"  # the rest of the body is not worth waiting for
         except Exception:
@@ -108,6 +113,6 @@ def _cors(headers: Headers) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", b"*"),
         (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked.encode("latin-1", "replace")),
-        (b"access-control-expose-headers", b"request-id, x-request-id, retry-after, senryu-ignored, senryu-cost-usd"),
+        (b"access-control-expose-headers", EXPOSED_NAMES),
         (b"access-control-max-age", b"3600"),
     ]

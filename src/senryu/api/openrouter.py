@@ -19,6 +19,7 @@ from senryu.api.openai import errors as openai_errors
 from senryu.api.openai.chunks import REASONS, renamed
 from senryu.api.openai.door import Chat
 from senryu.api.openai.options import USAGE_DETAILS, ChatOptions, prompt_tokens
+from senryu.api.ratelimits import openai_rates
 from senryu.api.wire import json_response
 from senryu.errors import SenryuError
 from senryu.ledger.clock import as_datetime
@@ -78,7 +79,7 @@ def owns(path: str) -> bool:
     return path.startswith("/api/") and not path.startswith("/api/v1/messages")
 
 
-OPENROUTER = Door("openrouter", owns, _refusal)
+OPENROUTER = Door("openrouter", owns, _refusal, rates=openai_rates)
 
 
 class OpenRouter:
@@ -86,6 +87,7 @@ class OpenRouter:
 
     def __init__(self, desk: Desk, used: UsageReader) -> None:
         self.registry, self.used, self.prices = desk.service.registry, used, load_prices()
+        self.most = desk.service.rates.limits.get("requests", 0)  # in a minute
         options = ChatOptions(
             read=_read,
             cache_control=True,
@@ -115,7 +117,7 @@ class OpenRouter:
         return json_response({"data": [self._model(served) for served in self.registry.served()]})
 
     async def key(self, request: Request) -> Response:
-        """What the caller's key has used, in dollars; nothing bounds it."""
+        """What the caller's key has used, in dollars, which nothing bounds, and how many requests it may send."""
         spent = await self.used.spent(request.state.tenant)
         data = {
             "label": request.state.tenant or "no key",
@@ -127,7 +129,7 @@ class OpenRouter:
             "usage_weekly": _dollars(spent.week),
             "usage_monthly": _dollars(spent.month),
             "is_free_tier": False,
-            "rate_limit": {"requests": -1, "interval": "10s"},
+            "rate_limit": {"requests": self.most or -1, "interval": "60s"},
         }
         return json_response({"data": data})
 

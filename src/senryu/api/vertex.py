@@ -1,6 +1,7 @@
 """The Claude models as Google's Vertex AI serves them: the Messages API's bodies and answers under addresses of its own.
 
-What is wrong with an address or a credential is answered in Google's shape, what is wrong with a request in the Messages API's.
+What is wrong with an address or a credential, and a rate that is used up, is answered in Google's shape; what is wrong with a
+request in the Messages API's.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ GOOGLE: dict[str, tuple[str, str]] = {  # code -> Google's name of the status; t
     "publisher_model": ("NOT_FOUND", ""),
     "no_batch_prediction": ("NOT_FOUND", ""),
     "origin": ("PERMISSION_DENIED", ""),
+    "rate_limited": ("RESOURCE_EXHAUSTED", ""),
+    "rate_never": ("RESOURCE_EXHAUSTED", ""),
     "key_missing": (
         "UNAUTHENTICATED",
         "Request is missing required authentication credential. Send this server's API key as `Authorization: Bearer KEY`.",

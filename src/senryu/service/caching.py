@@ -40,7 +40,7 @@ class Cache:
         With A the tokens read, B the end of the last breakpoint of an hour, C that of the last one: A are read, B - A
         written for an hour, C - B for five minutes, and the rest is plain input.
         """
-        numbers = [number for number, position in enumerate(positions) if countable(position)]
+        numbers = _countable_ones(positions)
         if not numbers:
             return Usage(input_tokens=total, reused_tokens=cached)
         hit = self._hit(tenant, model, positions, numbers, start)
@@ -57,6 +57,11 @@ class Cache:
             cache_read=read,
             reused_tokens=cached,
         )
+
+    def readable(self, tenant: str, model: str, positions: Sequence[Position], start: float) -> int:
+        """Tokens that such a prompt reads, if the engine still has them all; nothing is settled."""
+        hit = self._hit(tenant, model, positions, _countable_ones(positions), start)
+        return 0 if hit is None else positions[hit].end
 
     def _hit(self, tenant: str, model: str, positions: Sequence[Position], numbers: list[int], start: float) -> int | None:
         """The last position with an entry, in sight of any breakpoint."""
@@ -79,6 +84,10 @@ class Cache:
         self._entries.move_to_end(key)
         if len(self._entries) > self._most:
             self._entries.popitem(last=False)
+
+
+def _countable_ones(positions: Sequence[Position]) -> list[int]:
+    return [number for number, position in enumerate(positions) if countable(position)]
 
 
 def countable(position: Position) -> bool:

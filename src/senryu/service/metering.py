@@ -12,6 +12,7 @@ from senryu.ledger import clock
 from senryu.ledger.prices import Prices, Tier
 from senryu.ledger.rows import Outcome, ToolErrors, UsageRow
 from senryu.service.answer import Answer
+from senryu.service.rates import Pace
 from senryu.types import BlockStopped, Event, Started, StopReason, ToolUse, Turn, Usage
 
 Keep = Callable[[UsageRow], None]
@@ -19,15 +20,16 @@ Keep = Callable[[UsageRow], None]
 
 class Meter:
     """Sees the events of one turn, which runs inside of it. Once it has started it leaves one row, at its end, its abort or
-    its failure.
+    its failure. What is used is charged to its tenant's rates at once.
 
     A turn that fails costs nothing, nor does one that is given up before its first token and has no cache breakpoint; any other
     that is given up costs its prompt and the tokens that were made.
     """
 
-    def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep) -> None:
+    def __init__(self, turn: Turn, prices: dict[Tier, Prices], keep: Keep, pace: Pace) -> None:
         self.answer: Answer | None = None
         self.turn, self._keep = turn, keep  # a thread's becomes the whole conversation
+        self.pace = pace
         self._tier: Tier = "batch" if turn.priority == "batch" else "standard"
         self._prices = prices[self._tier]
         self._at, self._clock = clock.now(), time.monotonic()
@@ -41,6 +43,7 @@ class Meter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._charge_output()
         if self._started is None:
             return
         outcome: Outcome = "failed"
@@ -55,10 +58,12 @@ class Meter:
         for event in events:
             if isinstance(event, Started):
                 self._started = event
+                self.pace.settle(event.usage)
             elif self._first is None:
                 self._first = self._elapsed()
             elif isinstance(event, BlockStopped) and isinstance(event.block, ToolUse):
                 self._calls += 1
+        self._charge_output()
         return events
 
     def finish(self, stop_reason: StopReason, usage: Usage) -> int:
@@ -67,6 +72,10 @@ class Meter:
             self._first = self._elapsed()
         self._usage, self._stop_reason = usage, stop_reason
         return self._prices.cost(usage)
+
+    def _charge_output(self) -> None:
+        if self.answer:
+            self.pace.wrote(self.answer.output_tokens)
 
     def _elapsed(self) -> int:
         return round((time.monotonic() - self._clock) * 1000)

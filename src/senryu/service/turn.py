@@ -24,6 +24,7 @@ from senryu.service.limits import Admission
 from senryu.service.metering import Keep, Meter
 from senryu.service.positions import breakpoints
 from senryu.service.prompt import Prompt, Prompts
+from senryu.service.rates import Pace, Rates
 from senryu.service.registry import LoadedModel, Registry, Served
 from senryu.service.rules import check
 from senryu.service.threads import Threads
@@ -37,8 +38,8 @@ INLINE_BLOCKS = 2_000  # so many are looked at in a few milliseconds
 class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. clock: seconds, for the
-    lifetime of cached prefixes and threads.
+    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. rates: what tenants may ask for,
+    beside their batches. clock: seconds, for the lifetime of cached prefixes and threads.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Service:
         settings: Settings,
         keep: Keep = lambda row: None,
         files: FileSource | None = None,
+        rates: Rates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
@@ -57,6 +59,7 @@ class Service:
         self.threads = Threads(clock)
         self._clock = clock
         self.admission = Admission(settings.max_requests)
+        self.rates = rates or Rates({})
         self.prompts = Prompts()
         self.documents = Documents(files)
 
@@ -86,7 +89,8 @@ class Service:
         what is read and what is written. keep: takes the row of usage in place of the service's own.
         Raises SenryuError before Started when the turn cannot be run, and after it when the engine stops or a deadline passes.
         """
-        meter = Meter(turn, self.prices, keep or self.keep)
+        pace = Pace(self.rates if turn.priority == "interactive" else Rates({}), turn.tenant)
+        meter = Meter(turn, self.prices, keep or self.keep, pace)
         return self._run(turn, meter) if turn.thread is None else self._run_thread(turn, meter)
 
     async def _run_thread(self, turn: Turn, meter: Meter) -> AsyncGenerator[Sequence[Event], None]:
@@ -114,6 +118,8 @@ class Service:
             planned = await plan(model, turn)
             prompt = await self.prompts.encode(model, turn, points if points or turn.diagnose is not None else None)
             room = model.limits.room(len(prompt.ids), max(turn.max_tokens, 1), turn.fills_context)
+            read = self.cache.readable(turn.tenant, served.id, prompt.positions, start)
+            meter.pace.begin(len(prompt.ids) - read, turn.max_tokens)
             request = _request(model, turn, prompt, planned, room)
             started = None if request.breakpoints else self._started(served, turn, prompt, 0, start)
             if started:

@@ -28,6 +28,7 @@ BY_STATUS = {  # status of ours -> the status and exception that AWS has for it
     404: (404, "ResourceNotFoundException"),
     408: (408, "ModelTimeoutException"),
     413: (413, "RequestEntityTooLargeException"),
+    429: (429, "ThrottlingException"),
     500: (500, "InternalServerException"),
     503: (503, "ServiceUnavailableException"),
     504: (408, "ModelTimeoutException"),

@@ -20,6 +20,7 @@ from senryu.api.openai.errors import VERSION_HEADERS, refusal
 from senryu.api.openai.options import OPENAI, ChatOptions
 from senryu.api.openai.response_events import ResponseFramer, response_json
 from senryu.api.openai.responses import ResponseParser
+from senryu.api.ratelimits import openai_rates
 from senryu.api.sse import EventStream
 from senryu.api.wire import json_response
 from senryu.service.registry import Registry, Served
@@ -39,7 +40,7 @@ def shares(path: str, headers: Headers) -> bool:
     return (path == "/v1/models" or path.startswith("/v1/models/")) and not speaks_claude(headers)
 
 
-OPENAI_DOOR = Door("openai", owns, refusal, id_header="x-request-id", shares=shares)
+OPENAI_DOOR = Door("openai", owns, refusal, id_header="x-request-id", shares=shares, rates=openai_rates)
 
 
 def by_headers(claude: Endpoint, openai: Endpoint) -> Endpoint:

@@ -44,6 +44,14 @@ WORDS = {
     "extra": Words("Unknown parameter: '{path}'.", code="unknown_parameter"),
     "unsupported": Words(code="unsupported_parameter"),
     "overloaded": Words("The server is overloaded. Try again in a moment.", code="rate_limit_exceeded", status=429),
+    "rate_limited": Words(
+        "Rate limit reached on {what} per min: Limit {limit}. Please try again in {retry_after}s.", code="rate_limit_exceeded"
+    ),
+    "rate_never": Words(
+        "Request too large on {what} per min: Limit {limit}, Requested {count}. The input must be reduced in order to run "
+        "successfully.",
+        code="rate_limit_exceeded",
+    ),
     "prompt_too_long": Words(
         "This model's maximum context length is {context} tokens. However, your {root} resulted in {count} tokens. "
         "Please reduce the length of the {root}.",
@@ -101,7 +109,8 @@ def error_json(error: SenryuError) -> dict[str, Any]:
         message = shown + message[len(path) :]
     param = words.param.format(**values) or (shown if error.code != "no_route" else "")
     status = words.status or error.status
-    kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+    limited = "tokens" if "tokens" in str(error.values.get("what")) else "requests"
+    kind = "server_error" if status >= 500 else limited if status == 429 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param or None, "code": words.code}}
 
 
