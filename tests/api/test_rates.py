@@ -15,7 +15,7 @@ from aws import KEY, SECRET, post_signed
 from senryu.api import app
 from senryu.api.ratelimits import openai_rates
 from senryu.service.rates import MINUTE, SECOND, Rates, Standing
-from serving import says, scripted_model, serving
+from serving import Clock, says, scripted_model, serving
 
 HAIKU = "claude-3-5-haiku-20241022"
 HI: list[Any] = [{"role": "user", "content": "Hi"}]  # six tokens
@@ -24,16 +24,7 @@ VERSION = {"anthropic-version": "2023-06-01"}
 BEDROCK = "/model/anthropic.claude-3-5-haiku-20241022-v1:0"
 CONVERSE = {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}
 VERTEX = "/vertex/v1/projects/p/locations/us-east5/publishers/anthropic/models/claude-3-5-haiku@20241022:rawPredict"
-SECONDS = 60
 Told = Callable[[dict[str, Any]], bool]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = time.monotonic_ns()
-
-    def __call__(self) -> int:
-        return self.now
 
 
 @pytest.fixture
@@ -122,7 +113,7 @@ def test_every_door_refuses_in_its_own_shape(clock: Clock, door: str) -> None:
 
 
 def test_all_doors_share_a_rate_and_its_words(clock: Clock) -> None:
-    words = "This request would exceed your rate limit of 1 requests per minute. Try again in 60 s."
+    words = "This request would exceed the rate limit for your key of 1 requests per minute. Try again in 60 s."
     with serving(scripted_model(says(HELLO)), requests_per_minute=1) as url:
         assert post(url).status_code == 200
         for path, body, _ in DOORS.values():
@@ -221,8 +212,8 @@ def test_a_prompt_that_no_wait_admits(clock: Clock) -> None:
         openai = post(url, "/v1/chat/completions", chat(messages=long))
         assert openai.json()["error"]["type"] == "tokens"
         asked: list[int] = []
-        count = httpx.Client(event_hooks={"response": [lambda response: asked.append(response.status_code)]})
-        with anthropic.Anthropic(base_url=url, api_key="any", http_client=count) as sdk:
+        client = httpx.Client(event_hooks={"response": [lambda response: asked.append(response.status_code)]})
+        with anthropic.Anthropic(base_url=url, api_key="any", http_client=client) as sdk:
             with pytest.raises(anthropic.RateLimitError, match="waiting does not help"):
                 sdk.messages.create(model=HAIKU, max_tokens=8, messages=long)
         assert asked == [429], "it was not sent again"
@@ -267,16 +258,16 @@ def test_every_key_has_its_own(clock: Clock) -> None:
 def test_a_batch_is_beside_the_rates(clock: Clock) -> None:
     limits = {"requests_per_minute": 1, "input_tokens_per_minute": 10, "output_tokens_per_minute": 10}
     with serving(scripted_model(says(HELLO)), **limits) as url:
-        assert post(url).status_code == 200
+        mine = {"x-api-key": "mine"}
+        assert post(url, **mine).status_code == 200
         params = {"model": HAIKU, "max_tokens": 8, "messages": HI}
-        with anthropic.Anthropic(base_url=url, api_key=None, auth_token=None, max_retries=0) as sdk:
-            omit: Any = {"extra_headers": {"x-api-key": anthropic.Omit()}}
-            batch = sdk.messages.batches.create(requests=[{"custom_id": str(n), "params": params} for n in range(3)], **omit)
+        with anthropic.Anthropic(base_url=url, api_key="mine", max_retries=0) as sdk:
+            batch = sdk.messages.batches.create(requests=[{"custom_id": str(n), "params": params} for n in range(3)])
             while batch.processing_status != "ended":
                 time.sleep(0.02)
-                batch = sdk.messages.batches.retrieve(batch.id, **omit)
+                batch = sdk.messages.batches.retrieve(batch.id)
         assert batch.request_counts.succeeded == 3
-        assert post(url).status_code == 429
+        assert post(url, **mine).status_code == 429
 
 
 def test_a_web_page_may_see_them(clock: Clock) -> None:

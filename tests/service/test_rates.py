@@ -20,20 +20,12 @@ from senryu.service.rates import KEPT, MINUTE, SECOND, Kind, Rates
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.turn import Service
 from senryu.types import BlockStarted, CacheControl, Event, Finished, Message, Text, Turn
-from serving import says, scripted_model
+from serving import Clock, says, scripted_model
 
 TURN = Turn("senryu-nano", (Message("user", (Text("Hi"),)),), 64, tenant="t")  # six tokens
 HELLO = "Hello"  # five tokens and an end
 KINDS: tuple[Kind, ...] = ("requests", "input tokens", "output tokens")
 WAITS = st.one_of(st.integers(0, 2 * MINUTE), st.integers(0, 5).map(lambda seconds: seconds * SECOND))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 12_345_678_901
-
-    def __call__(self) -> int:
-        return self.now
 
 
 def refused(rates: Rates, needs: dict[Kind, int], tenant: str = "t") -> SenryuError | None:
@@ -128,7 +120,7 @@ def test_tenants_are_apart_and_a_refusal_names_what_keeps_it_longest() -> None:
     error = refused(rates, {"requests": 1, "input tokens": 500})
     assert error is not None
     assert (error.status, error.type) == (429, "rate_limit_error")
-    assert error.message == "This request would exceed your rate limit of 1,000 input tokens per minute. Try again in 30 s."
+    assert error.message == "This request would exceed the rate limit for your key of 1,000 input tokens per minute. Try again in 30 s."
     assert not refused(rates, {"requests": 1, "input tokens": 500}, "u")
 
 
@@ -151,7 +143,7 @@ def test_without_limits_nothing_is_kept_or_told() -> None:
 def test_idle_tenants_are_forgotten_and_busy_ones_are_not() -> None:
     clock = Clock()
     rates = Rates({"requests": 60}, clock)  # a request is forgotten after a second
-    rates.charge("debtor", "requests", 60 * 60)
+    rates.charge("debtor", "requests", 60 * 60 * 24)
     for number in range(50 * KEPT):
         clock.now += SECOND // 10
         rates.charge(f"tenant {number}", "requests", 1)
@@ -206,7 +198,7 @@ def test_a_turn_takes_a_request_its_prompt_and_its_answer() -> None:
             await ask(replace(TURN, max_tokens=3))
             assert [ask.left(kind) for kind in KINDS] == [0, 88, 91]
             for _ in range(3):
-                with pytest.raises(SenryuError, match="rate limit of 2 requests per minute. Try again in 30 s."):
+                with pytest.raises(SenryuError, match="rate limit for your key of 2 requests per minute. Try again in 30 s."):
                     await ask()
             assert [ask.left(kind) for kind in KINDS] == [0, 88, 91], "what is refused takes nothing"
             assert len(ask.rows) == 2, "and leaves no row"
