@@ -325,13 +325,13 @@ ERRORS: dict[str, Rule] = {
     "rate_limited": Rule(
         429,
         "rate_limit_error",
-        "This request would exceed the rate limit for your key of {limit:,} {what} per minute. Try again in {retry_after:,} s.",
+        "This request would exceed the rate limit for your key of {rate:,} {what} per minute. Try again in {retry_after:,} s.",
     ),
     "rate_never": Rule(
         429,
         "rate_limit_error",
-        "This request has {count:,} {what}, which is more than the rate limit for your key of {limit:,} {what} per minute: waiting "
-        "does not help. Shorten the prompt.",
+        "This request has {count:,} {what}, which is more than the rate limit for your key of {rate:,} {what} per minute: "
+        "waiting does not help. Shorten the prompt.",
     ),
     "deadline": Rule(504, "timeout_error", "The request's deadline passed before its answer was complete"),
     "engine_closed": Rule(503, "api_error", "{model} answers no more: {why}. The server's log says more; restart the server."),

@@ -1,4 +1,4 @@
-"""Rates as headers: what is left of them, in the Claude API's names and in OpenAI's, and when a refused request may come again."""
+"""Rates as headers: what is left of them, in the Claude API's names and in OpenAI's, and when a refusal may be tried again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from senryu.service.rates import Standing
 
 WHAT = ("limit", "remaining", "reset")
 EXPOSED = (  # to scripts of web pages
-    *(f"anthropic-ratelimit-{kind}-{what}" for kind in ("requests", "tokens", "input-tokens", "output-tokens") for what in WHAT),
+    *(
+        f"anthropic-ratelimit-{kind}-{what}"
+        for kind in ("requests", "tokens", "input-tokens", "output-tokens")
+        for what in WHAT
+    ),
     *(f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in WHAT),
     "retry-after",
     "x-should-retry",

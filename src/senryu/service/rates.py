@@ -1,8 +1,8 @@
 """How much a tenant may ask for in a minute: requests, input and output tokens, as buckets that refill all the time.
 
-A bucket holds what its limit gives in a minute, and is full at first. Input is what was not read from the cache. Output counts as
-it is written, whatever `max_tokens` says: an answer that has begun is never cut, and what it takes beyond the bucket is waited for
-by the tenant's next requests.
+A bucket holds what its limit gives in a minute, and is full at first. Input is what was not read from the cache. Output counts
+as it is written, whatever `max_tokens` says: an answer that has begun is never cut, and the tenant's next requests wait for what it
+takes beyond the bucket.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Rates:
             if not (need := needs.get(kind, 0)):
                 continue
             if need > limit:
-                raise SenryuError("rate_never", what=kind, limit=limit, count=need)
+                raise SenryuError("rate_never", what=kind, rate=limit, count=need)
             beyond = self._missing(tenant, kind, now) - (limit - need) * MINUTE
             if (seconds := -(-beyond // (limit * SECOND))) > longest:
                 longest, short = seconds, kind
         if short:
-            raise SenryuError("rate_limited", what=short, limit=self.limits[short], retry_after=longest)
+            raise SenryuError("rate_limited", what=short, rate=self.limits[short], retry_after=longest)
 
     def charge(self, tenant: str, kind: Kind, amount: int) -> None:
         """Takes so much, be it there or not; gives back what is negative."""

@@ -38,8 +38,8 @@ INLINE_BLOCKS = 2_000  # so many are looked at in a few milliseconds
 class Service:
     """Answers turns with the models of a registry. One per process; belongs to one event loop at a time.
 
-    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. rates: what tenants may ask for,
-    beside their batches. clock: seconds, for the lifetime of cached prefixes and threads.
+    keep: takes the row of usage that every turn leaves. files: the uploaded ones, for documents. rates: what tenants may ask
+    for beside their batches. clock: seconds, for the lifetime of cached prefixes and threads.
     """
 
     def __init__(

@@ -45,10 +45,10 @@ WORDS = {
     "unsupported": Words(code="unsupported_parameter"),
     "overloaded": Words("The server is overloaded. Try again in a moment.", code="rate_limit_exceeded", status=429),
     "rate_limited": Words(
-        "Rate limit reached on {what} per min: Limit {limit}. Please try again in {retry_after}s.", code="rate_limit_exceeded"
+        "Rate limit reached on {what} per min: Limit {rate}. Please try again in {retry_after}s.", code="rate_limit_exceeded"
     ),
     "rate_never": Words(
-        "Request too large on {what} per min: Limit {limit}, Requested {count}. The input must be reduced in order to run "
+        "Request too large on {what} per min: Limit {rate}, Requested {count}. The input must be reduced in order to run "
         "successfully.",
         code="rate_limit_exceeded",
     ),

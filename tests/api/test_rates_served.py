@@ -212,10 +212,12 @@ def test_a_prompt_that_no_wait_admits(clock: Clock) -> None:
         openai = post(url, "/v1/chat/completions", chat(messages=long))
         assert openai.json()["error"]["type"] == "tokens"
         asked: list[int] = []
-        client = httpx.Client(event_hooks={"response": [lambda response: asked.append(response.status_code)]})
-        with anthropic.Anthropic(base_url=url, api_key="any", http_client=client) as sdk:
-            with pytest.raises(anthropic.RateLimitError, match="waiting does not help"):
-                sdk.messages.create(model=HAIKU, max_tokens=8, messages=long)
+        client = anthropic.DefaultHttpxClient(event_hooks={"response": [lambda response: asked.append(response.status_code)]})
+        with (
+            anthropic.Anthropic(base_url=url, api_key="any", http_client=client) as sdk,
+            pytest.raises(anthropic.RateLimitError, match="waiting does not help"),
+        ):
+            sdk.messages.create(model=HAIKU, max_tokens=8, messages=long)
         assert asked == [429], "it was not sent again"
 
 
@@ -230,13 +232,13 @@ def test_an_overload_says_no_time() -> None:
 def test_the_official_sdk_waits_and_succeeds(clock: Clock) -> None:
     seen: list[int] = []
 
-    def pass_time(response: httpx.Response) -> None:
+    def pass_time(response: Any) -> None:
         """The clock of the rates goes on as the caller was told."""
         seen.append(response.status_code)
         clock.now += int(response.headers.get("retry-after", 0)) * SECOND
 
     with serving(scripted_model(says(HELLO)), requests_per_minute=60) as url:
-        client = httpx.Client(event_hooks={"response": [pass_time]})
+        client = anthropic.DefaultHttpxClient(event_hooks={"response": [pass_time]})
         with anthropic.Anthropic(base_url=url, api_key="any", http_client=client) as sdk:
             for _ in range(61):
                 answer = sdk.messages.create(model=HAIKU, max_tokens=64, messages=HI)
