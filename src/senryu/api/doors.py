@@ -51,7 +51,7 @@ def _refusal(error: SenryuError, request_id: str) -> Response:
     return json_response(envelope(error, request_id), error.status)
 
 
-# the Claude API: every address that is nobody else's
+# The Claude API: every address that is nobody else's
 MESSAGES = Door("messages", lambda path: True, _refusal, rates=claude_rates)
 
 

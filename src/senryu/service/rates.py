@@ -1,8 +1,8 @@
 """How much a tenant may ask for in a minute: requests, input and output tokens, as buckets that refill all the time.
 
-A bucket holds what its limit gives in a minute, and is full at first. Input is what was not read from the cache. Output counts
-as it is written, whatever `max_tokens` says: an answer that has begun is never cut, and the tenant's next requests wait for what it
-takes beyond the bucket.
+A bucket holds what its limit gives in a minute, and is full at first. Input is what was not read from the cache. Output
+counts as it is written, whatever `max_tokens` says: an answer that has begun is never cut, and the tenant's next requests
+wait for what it takes beyond the bucket.
 """
 
 from __future__ import annotations
