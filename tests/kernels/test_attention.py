@@ -66,7 +66,7 @@ def run(
     record = step_record(values)  # one record for all three: the plan writes into it
     groups = {"heads": shape["heads"], "kv_heads": shape["kv_heads"]}
     compiled(kernels, operation("plan", **groups, threads=threads, capacity=2048), record)
-    place = {"out": out, "scratch": scratch, "partial": partial, "rows": which}
+    place = {"out": out, "scratch": scratch, "partial": partial, "rows": which, "threads": threads}
     compiled(kernels, operation("attend", **fields, window=window, **place), record)
     rest = {"out": copy(np.zeros((rows, width), np.uint8)), "out_scale": copy(np.zeros(rows, np.float32)), "out_sums": None}
     compiled(kernels, operation("gather", x=out, **shape, partial=partial, **rest, rows=which), record)
@@ -91,7 +91,8 @@ def digest(kernels: Kernels) -> str:
 
 def twin(values: dict[str, Any], fields: dict[str, Any], window: int) -> np.ndarray:
     out = np.zeros((values["rows"], fields["heads"] * fields["head_dim"]), np.float32)
-    reference.attend(operation("attend", **fields, window=window, out=out, scratch=None, partial=None, rows="rows"), values)
+    room = {"out": out, "scratch": None, "partial": None, "rows": "rows", "threads": 1}
+    reference.attend(operation("attend", **fields, window=window, **room), values)
     return out
 
 

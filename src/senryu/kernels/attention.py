@@ -62,6 +62,7 @@ from senryu.kernels.simd import (
 )
 from senryu.kernels.softmax import LOG2E, NEVER, fma, invert_scales, power, raise_tops, scale_scores, weigh, weigh8
 from senryu.kernels.target import target
+from senryu.kernels.team import run_of
 
 if target().tiles:
     from senryu.kernels.kv_amx import begin_tiles, end_tiles
@@ -166,7 +167,8 @@ def finish(state, head_dim, out):
 
 
 A_QKV, A_QKV_STRIDE, A_HEADS, A_KV_HEADS, A_HEAD_DIM, A_WINDOW, A_QUANTIZED, A_POOL, A_POOL_STRIDE = slots("attend")[:9]
-A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE, A_ROWS = slots("attend")[9:]
+A_OUT, A_OUT_STRIDE, A_SCRATCH, A_SCRATCH_STRIDE, A_PARTIAL, A_PARTIAL_STRIDE = slots("attend")[9:-2]
+A_ROWS, A_THREADS = slots("attend")[-2:]
 
 
 @njit(boundscheck=False)
@@ -221,21 +223,34 @@ def soften(scratch, scores, first, count, page, window, partials, state_bytes, k
 
 
 @njit(boundscheck=False)
-def attend_page(op, keys, page, row, vector, first, count, head, states, scratch):
+def ask(start, end):
+    """Memory that is wanted soon."""
+    for byte in range(start, end, 64):
+        prefetch(byte)
+
+
+@njit(boundscheck=False)
+def attend_page(op, keys, ahead, page, row, vector, first, count, head, states, scratch):
     """States of a strip over one page: `count` query vectors, from number `first` of the block, which is `vector` of its
-    sequence, on."""
+    sequence, on. ahead: 0, or where the next page lies, which is asked for in between: all at once would stop us."""
     head_dim, quantized, window = get(op, A_HEAD_DIM), get(op, A_QUANTIZED), get(op, A_WINDOW)
     state_bytes, scores = 4 * (head_dim + STATE_EXTRA), scratch + QUERIES + BLOCK * head_dim
     partials, values = states + 4 * head_dim, keys + PAGE * head_dim * (1 if quantized else 4)
+    third = (head_bytes(head_dim, quantized) // 3 + 63) // 64 * 64 if ahead else 0
+    ask(ahead, ahead + third)
     if quantized:
         k_scale = values + PAGE * head_dim
         page_scores8(keys, head_dim, first, count, scratch, scores)
+        ask(ahead + third, ahead + 2 * third)
         soften(scratch, scores, first, count, page, window, partials, state_bytes, k_scale, k_scale + 4 * PAGE)
+        ask(ahead + 2 * third, ahead + 3 * third)
         page_sums8(values, head_dim, count, scratch, scores)
         add_sums8(head_dim, count, scratch, scores, states, state_bytes)
     else:
         page_scores(op, keys, row, vector + first, count, head, scores)
+        ask(ahead + third, ahead + 2 * third)
         soften(scratch, scores, first, count, page, window, partials, state_bytes, 0, 0)
+        ask(ahead + 2 * third, ahead + 3 * third)
         page_values(values, head_dim, count, scratch, scores, states, state_bytes)
 
 
@@ -254,10 +269,12 @@ def attend_segment(op, table, row, vector, first, count, head, segment, states):
     for page in range(begin, end):
         if page + SEGMENT <= last and count > STRIP:
             ahead = get(op, A_POOL) + i32(table + 4 * (page + SEGMENT)) * get(op, A_POOL_STRIDE) + head * size
-            for byte in range(first // STRIP * part, min(size, (first // STRIP + 1) * part), 64):
-                prefetch(ahead + byte)
+            ask(ahead + first // STRIP * part, ahead + min(size, (first // STRIP + 1) * part))
         keys = get(op, A_POOL) + i32(table + 4 * page) * get(op, A_POOL_STRIDE) + head * size
-        attend_page(op, keys, page, row, vector, first, some, head, states, scratch)
+        ahead = 0
+        if count <= STRIP and page < last:
+            ahead = get(op, A_POOL) + i32(table + 4 * (page + 1)) * get(op, A_POOL_STRIDE) + head * size
+        attend_page(op, keys, ahead, page, row, vector, first, some, head, states, scratch)
 
 
 @njit(boundscheck=False)
@@ -324,32 +341,42 @@ def attend_block(op, step, sequence, head, vector, count, totals):
         finish(totals + i * state_bytes, head_dim, target)
 
 
-def attend(op, step, thread):
-    """Work items: (sequence, K/V head, block of query vectors), or (sequence, K/V head, segment) where the plan says split.
+@njit(boundscheck=False)
+def attend_item(op, step, item, totals):
+    """Work item: (sequence, K/V head, block of query vectors), or (sequence, K/V head, segment) where the plan says split.
 
     All blocks of a K/V head follow each other, so that its K/V stays in a core's cache, the longest first.
     """
     group, block = get(op, A_HEADS) // get(op, A_KV_HEADS), get(step, QUERY_BLOCK)
+    sequence = 0
+    while i32(get(step, ITEM_START) + 4 * sequence + 4) <= item:
+        sequence += 1
+    item -= i32(get(step, ITEM_START) + 4 * sequence)
+    row = i32(get(step, ROW_START) + 4 * sequence)
+    vectors, segments = sequence_shape(step, sequence, group)
+    if i32(get(step, SPLITS) + 4 * sequence):
+        attend_part(op, step, sequence, item // segments, item % segments, totals)
+        return
+    blocks = (vectors + block - 1) // block
+    vector = (blocks - 1 - item % blocks) * block
+    count = min(block, vectors - vector)
+    if wanted(op, step, row + vector // group, row + (vector + count - 1) // group):
+        attend_block(op, step, sequence, item // blocks, vector, count, totals)
+
+
+def attend(op, step, thread):
+    """Work items in runs, see `team.run_of`: the next page of K/V is then mostly one's own, and asked for in time."""
     totals = get(op, A_SCRATCH) + thread * get(op, A_SCRATCH_STRIDE)
+    taken = start = size = 0
     begin_tiles()
     while True:
-        item = fetch_add(op + 8 * COUNTER, 1)
-        if item >= get(step, ITEMS):
+        run = fetch_add(op + 8 * COUNTER, 1)
+        while taken <= run:
+            start, size, taken = start + size, run_of(get(step, ITEMS) - start - size, get(op, A_THREADS)), taken + 1
+        if not size:
             break
-        sequence = 0
-        while i32(get(step, ITEM_START) + 4 * sequence + 4) <= item:
-            sequence += 1
-        item -= i32(get(step, ITEM_START) + 4 * sequence)
-        row = i32(get(step, ROW_START) + 4 * sequence)
-        vectors, segments = sequence_shape(step, sequence, group)
-        if i32(get(step, SPLITS) + 4 * sequence):
-            attend_part(op, step, sequence, item // segments, item % segments, totals)
-            continue
-        blocks = (vectors + block - 1) // block
-        vector = (blocks - 1 - item % blocks) * block
-        count = min(block, vectors - vector)
-        if wanted(op, step, row + vector // group, row + (vector + count - 1) // group):
-            attend_block(op, step, sequence, item // blocks, vector, count, totals)
+        for item in range(start, start + size):
+            attend_item(op, step, item, totals)
     end_tiles()
 
 

@@ -32,6 +32,7 @@ from senryu.kernels.simd import (
     offset,
 )
 from senryu.kernels.target import target
+from senryu.kernels.team import run_of
 from senryu.kernels.tiles import (
     Sums,
     float_sums,
@@ -52,7 +53,6 @@ FORMAT, W, K, PANELS, ROWS, THREADS = (
 INT8, INT4, BF16 = (BITS[name] for name in ("int8", "int4", "bf16"))
 MAX_ROWS, MAX_ROWS4 = target().rows, target().int4_rows  # of a tile
 TASK_ROWS = 96  # rows of one work item when there are many
-RUNS = 2  # a run of panels is this part of a thread's share of what is left
 
 
 class Tile:
@@ -231,7 +231,7 @@ def panel_rows(op, row, end, panel):
 def gemm(op, step, thread):
     """Work items are panels x blocks of rows, taken from the counter: a slow core takes fewer.
 
-    Few rows wait for weights, which memory gives faster in long runs: panels side by side, fewer to the end.
+    Few rows wait for weights, so their panels are taken in runs, see `team.run_of`.
     """
     rows, panels = get(step, get(op, ROWS)), get(op, PANELS)
     blocks = (rows + TASK_ROWS - 1) // TASK_ROWS
@@ -246,11 +246,9 @@ def gemm(op, step, thread):
             panel_rows(op, row, min(rows, row + TASK_ROWS), panel)
             continue
         while taken <= task:
-            start += size
-            if start >= panels:
-                return
-            size = max(1, (panels - start) // (RUNS * get(op, THREADS)))
-            taken += 1
+            start, size, taken = start + size, run_of(panels - start - size, get(op, THREADS)), taken + 1
+        if not size:
+            return
         for panel in range(start, start + size):
             panel_rows(op, 0, rows, panel)
 

@@ -42,7 +42,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
     "attend": (
         *("qkv", "qkv_stride", "heads", "kv_heads", "head_dim", "window", "quantized", "pool", "pool_stride"),
-        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride", "rows"),
+        *("out", "out_stride", "scratch", "scratch_stride", "partial", "partial_stride", "rows", "threads"),
     ),
     "gather": (
         *("x", "x_stride", "heads", "kv_heads", "head_dim", "partial", "partial_stride"),

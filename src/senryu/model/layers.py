@@ -195,7 +195,8 @@ class _Builder:
         rope = 0 if not kind.rope else (2 if spec.rope_interleaved else 1)
         yield operation("rope", **place, **norms, rope=rope, eps=spec.norm_eps, q_scale=spec.head_dim**-0.5)
         rows, room = self.residual(layer)[1], {"scratch": b.scratch, "partial": b.partial}
-        yield operation("attend", **place, window=kind.window or 0, out=b.attended, **room, rows=rows)
+        share = {"rows": rows, "threads": self.threads}
+        yield operation("attend", **place, window=kind.window or 0, out=b.attended, **room, **share)
         yield operation("gather", x=b.attended, **shape, partial=b.partial, **b.attended_rows, rows=rows)
 
     def qkv(self, name: str) -> list[str]:
