@@ -22,7 +22,7 @@ from senryu.kernels.fused import (
     ZERO,
     put_row,
 )
-from senryu.kernels.kv import SCORE_TILE, TILE, WIDE, add_sums8, head_bytes, page_values, round_query
+from senryu.kernels.kv import SCORE_TILE, TILE, WIDE, add_sums8, ask, head_bytes, page_values, round_query
 from senryu.kernels.layout import (
     BETAS,
     COUNTER,
@@ -51,7 +51,6 @@ from senryu.kernels.simd import (
     load,
     maximum,
     mul,
-    prefetch,
     put_f32,
     put_i32,
     put_i64,
@@ -220,13 +219,6 @@ def soften(scratch, scores, first, count, page, window, partials, state_bytes, k
             weigh8(at, i, low, end, partial, scratch + WEIGHTS + PAGE * i, scratch)
         else:
             weigh(at, i, low, end, partial, scratch)
-
-
-@njit(boundscheck=False)
-def ask(start, end):
-    """Memory that is wanted soon."""
-    for byte in range(start, end, 64):
-        prefetch(byte)
 
 
 @njit(boundscheck=False)

@@ -34,6 +34,7 @@ from senryu.kernels.simd import (
     mul,
     nearest,
     offset,
+    prefetch,
     put_f32,
     splat,
     store,
@@ -129,6 +130,13 @@ SCORE_TILE8, VALUE_TILE8, VALUE_TILE8_NARROW = score_tile(WIDE), value_tile(WIDE
 def head_bytes(head_dim, quantized):
     """Bytes of one page of one layer and head."""
     return 2 * PAGE * head_dim + 8 * PAGE if quantized else 8 * PAGE * head_dim
+
+
+@njit(boundscheck=False)
+def ask(start, end):
+    """For memory that is wanted soon."""
+    for byte in range(start, end, 64):
+        prefetch(byte)
 
 
 @njit(boundscheck=False)
