@@ -17,7 +17,7 @@ from senryu.train.__main__ import main
 from senryu.train.loop import RunOptions
 from senryu.train.optim import Schedule
 from senryu.train.recipe import Recipe, RecipeError, load_recipe
-from senryu.train.smalltalk import conversations
+from senryu.train.generators.smalltalk import conversations
 from senryu.train.stages import finetune, pretrain
 
 

@@ -7,13 +7,15 @@ import json
 import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from senryu.train import chat, smalltalk
+from senryu.train import chat
+from senryu.train.generators import GENERATORS
 from senryu.train.pack import pack_stream, pack_whole
 from senryu.train.recipe import Recipe, RecipeError, Source, StageRecipe
 from senryu.train.vocabulary import contains_special
@@ -54,9 +56,11 @@ class Document:
 
 
 def documents(source: Source, folder: Path, recipe: Recipe) -> Iterator[Document]:
-    """The training documents of one source, held-out ones left out."""
-    if source.kind == "smalltalk":
-        yield from (Document(messages=tuple(messages)) for messages in smalltalk.conversations(recipe.seed))
+    """The training documents of one source, held-out ones left out. A generated source has no end."""
+    if source.kind == "generated":
+        options = {"chars": source.chars} if source.chars else {}
+        for row in GENERATORS[source.name](recipe.seed, "train", **options):
+            yield Document(messages=tuple(chat.to_messages(row)), tools=tuple(chat.to_tools(row) or ()))
         return
     seen: set[str] = set()
     for row in rows(folder / source.path):
@@ -67,13 +71,11 @@ def documents(source: Source, folder: Path, recipe: Recipe) -> Iterator[Document
                 yield Document(row["text"])
         elif source.kind == "chat":
             yield Document(messages=tuple(chat.to_messages(row)), tools=tuple(chat.to_tools(row) or ()))
-        elif source.kind == "intent_prompts":
+        else:
             for name, message, label in chat.labelled_messages(row):
                 if message not in seen:
                     seen.add(message)
                     yield Document(messages=(*chat.intent_prompt(name, message), {"role": "assistant", "content": label}))
-        else:
-            raise RecipeError(f"source kind `{source.kind}` is unknown; use text, chat, intent_prompts or smalltalk")
 
 
 def write_held_out(recipe: Recipe, folder: Path, path: Path) -> None:
@@ -89,7 +91,7 @@ def sample_texts(recipe: Recipe, folder: Path) -> Iterator[str]:
     """Text for the tokenizer, in the proportions of the pretraining mix; special tokens are cut away."""
     for source in recipe.pretrain.mix:
         room = int(recipe.tokenizer.sample_mb * 1e6 * source.share)
-        for document in shuffled(list(documents(source, folder, recipe)), recipe.seed):
+        for document in in_order(source, folder, recipe, epochs=1):
             if room <= 0:
                 break
             text = document.render()
@@ -107,19 +109,32 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
     return [np.array(e.ids, np.uint16) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
-def _take(items: list[Document], wanted: int, tokenizer: Tokenizer, longest: int | None, seed: int) -> list[np.ndarray]:
-    """Encoded documents up to `wanted` tokens, in a new order each epoch; less if MAX_EPOCHS run out."""
+def in_order(source: Source, folder: Path, recipe: Recipe, *, epochs: int) -> Iterator[Document]:
+    """A source's documents as training takes them: stored ones in a new order each epoch, generated ones fresh, without end."""
+    if source.kind == "generated":
+        yield from documents(source, folder, recipe)
+        return
+    items = list(documents(source, folder, recipe))
+    for epoch in range(epochs):
+        yield from shuffled(items, recipe.seed + epoch)
+
+
+def _take(source: Source, items: Iterator[Document], wanted: int, tokenizer: Tokenizer, longest: int | None) -> list[np.ndarray]:
+    """Encoded documents up to `wanted` tokens; less if the items run out. Raises RecipeError if none fits `longest`."""
     out: list[np.ndarray] = []
     total = 0
-    for epoch in range(MAX_EPOCHS):
-        order = list(shuffled(items, seed + epoch))
-        for start in range(0, len(order), ENCODE_BATCH):
-            for ids in encode([d.render() for d in order[start : start + ENCODE_BATCH]], tokenizer):
-                if longest is None or len(ids) <= longest:
-                    out.append(ids)
-                    total += len(ids)
-                if total >= wanted:
-                    return out
+    while batch := list(islice(items, ENCODE_BATCH)):
+        before = len(out)
+        for ids in encode([d.render() for d in batch], tokenizer):
+            if longest is None or len(ids) <= longest:
+                out.append(ids)
+                total += len(ids)
+            if total >= wanted:
+                return out
+        if len(out) == before and source.kind == "generated":
+            break  # it could go on for ever
+    if not out:
+        raise RecipeError(f"source {source.label} has no document that fits; check path, chars and sequence")
     return out
 
 
@@ -137,12 +152,9 @@ def prepare(stage: StageRecipe, recipe: Recipe, folder: Path, tokenizer: Tokeniz
     tokens: dict[str, int] = {}
     for source in stage.mix:
         limit = stage.decay_sequence if source.kind != "text" or whole else None
-        items = list(documents(source, folder, recipe))
-        part = _take(items, int(stage.prepare_tokens * source.share), tokenizer, limit, recipe.seed)
-        if not part:
-            raise RecipeError(f"source {source.path or source.kind} has no document that fits; check path and sequence")
-        name = f"{source.path or 'generated'}:{source.kind}"
-        tokens[name] = sum(len(ids) for ids in part)
+        items = in_order(source, folder, recipe, epochs=MAX_EPOCHS)
+        part = _take(source, items, int(stage.prepare_tokens * source.share), tokenizer, limit)
+        tokens[source.label] = tokens.get(source.label, 0) + sum(len(ids) for ids in part)
         picked.extend(part)
     packer = pack_whole if whole else pack_stream
     return Prepared(packer(picked, stage.decay_sequence, np.random.default_rng(recipe.seed)), tokens)

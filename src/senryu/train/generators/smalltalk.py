@@ -7,8 +7,11 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from senryu.train.generators.common import Row, Split
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Topic:
     opening: bool = True
 
 
-_DATA = tomllib.loads((Path(__file__).parent / "phrases.toml").read_text(encoding="utf8"))
+_DATA = tomllib.loads((Path(__file__).parents[1] / "phrases.toml").read_text(encoding="utf8"))
 BANKS: dict[str, list[str]] = _DATA["banks"]
 FILLERS: dict[str, list[str]] = _DATA["fillers"]
 TOPICS = {
@@ -162,6 +165,15 @@ FACTS = (
     ("What is a haiku?", "A haiku is a short Japanese poem of three lines, most often about nature."),
     ("What is a senryu?", "A senryu is a short Japanese poem like a haiku, but about people and their habits."),
 )
+
+
+def rows(seed: int, split: Split = "train") -> Iterator[Row]:
+    """Rows without end. Small talk has no exact answer, so no phrases are held back: ValueError for the test split."""
+    if split != "train":
+        raise ValueError("smalltalk has no test split; use another generator")
+    for later in count():
+        for messages in conversations(seed + later):
+            yield {"task": "smalltalk", "source": "generated", "messages": messages}
 
 
 def conversations(seed: int) -> Iterator[list[Message]]:
