@@ -95,3 +95,10 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     credits = (folder / "ATTRIBUTION.md").read_text()
     assert "a/b" in credits
     assert "c/d" not in credits
+
+
+def test_generated_tasks_stand_on_the_card_once_they_were_measured(measured: dict[str, Any]) -> None:
+    assert card.generated_text(measured) == ""
+    text = card.generated_text(measured | {"generated": {"needle_4000": {"rows": 50, "exact": 0.5}}})
+    assert text.startswith("\n\nGenerated tasks")
+    assert text.endswith("\n\n- A needle in 4,000 characters: 50.0 % of 50 found.")

@@ -14,10 +14,10 @@ from toy_bundle import TOY
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from senryu.train.__main__ import main
+from senryu.train.generators.smalltalk import conversations
 from senryu.train.loop import RunOptions
 from senryu.train.optim import Schedule
 from senryu.train.recipe import Recipe, RecipeError, load_recipe
-from senryu.train.generators.smalltalk import conversations
 from senryu.train.stages import finetune, pretrain
 
 

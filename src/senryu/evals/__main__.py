@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, labels, perplexity, readme, tasks
+from senryu.evals import agreement, card, generated, labels, perplexity, readme, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -37,7 +37,9 @@ async def _talk(model: LoadedModel, turns: Sequence[str]) -> list[dict[str, Any]
     return messages
 
 
-async def _by_engine(settings: Settings, folder: Path, data: Path, limit: int | None) -> dict[str, Any]:
+async def _by_engine(
+    settings: Settings, folder: Path, data: Path, limit: int | None, made: int, needle_chars: Sequence[int]
+) -> dict[str, Any]:
     model = load_model(settings, f"path:{folder}")
     try:
         sets = json.loads((data / "eval" / "labels.json").read_text(encoding="utf8"))
@@ -52,16 +54,19 @@ async def _by_engine(settings: Settings, folder: Path, data: Path, limit: int | 
             "receipts_sroie": await tasks.fields(answers, tasks.sample(data / "eval" / "receipts_sroie.jsonl.xz", limit)),
             "taskmaster_tm4": await tasks.next_calls(answers, tasks.sample(data / "eval" / "taskmaster_tm4.jsonl.xz", limit)),
         }
+        fresh = await generated.measure(answers, made, needle_chars)
         talks = [await _talk(model, turns) for turns in OPENINGS]
-        return {"labels": results, "tasks": done, "dialogues": talks}
+        return {"labels": results, "tasks": done, "generated": fresh, "dialogues": talks}
     finally:
         await model.engine.close()
 
 
-def measure(run: Path, data: Path, held_out_bytes: int, limit: int | None) -> dict[str, Any]:
-    """Everything the card says about RUN/model, measured now."""
+def measure(
+    run: Path, data: Path, held_out_bytes: int, limit: int | None, made: int, needle_chars: Sequence[int]
+) -> dict[str, Any]:
+    """Everything the card says about RUN/model, measured now. made: rows of each generated task."""
     settings = load_settings()
-    result = asyncio.run(_by_engine(settings, run / "model", data, limit))
+    result = asyncio.run(_by_engine(settings, run / "model", data, limit, made, needle_chars))
     documents = perplexity.read_held_out(run / "data" / "held_out.jsonl.xz", load_tokenizer(run / "model"), held_out_bytes)
     rows = np.load(run / "data" / "pretrain.npy", mmap_mode="r")
     seen = rows.reshape(-1)[: card.read(run / "pretrain" / "summary.json")["tokens"]]
@@ -118,6 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument("--out", type=Path, required=True, help="JSON file to write")
             command.add_argument("--held-out-bytes", type=int, default=120_000, help="of each file, at least")
             command.add_argument("--limit", type=int, help="rows per label task, a seeded sample; all by default")
+            command.add_argument("--generated", type=int, default=200, metavar="N", help="rows of each generated task")
+            lengths: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N", "default": generated.NEEDLE_CHARS}
+            command.add_argument("--needle-chars", **lengths, help="characters of the texts that hide a needle")
         else:
             command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
             command.add_argument("--to", type=Path, required=True, help="folder of the model")
@@ -141,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             top.error("agreement needs texts: --data DIR or --text FILE")
         print(json.dumps(compare(args.model, texts, args.per_file, args.formats, args.kernels), indent=2))
     elif args.verb == "measure":
-        result = measure(args.run, args.data, args.held_out_bytes, args.limit)
+        result = measure(args.run, args.data, args.held_out_bytes, args.limit, args.generated, args.needle_chars)
         args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     else:
         card.write(args.run, args.data, card.read(args.measured), args.to)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from senryu.evals import generated
+
 TEMPLATE = Path(__file__).parent / "card.md"
 
 
@@ -52,6 +54,14 @@ def tasks_text(measured: dict[str, Any]) -> str:
     )
 
 
+def generated_text(measured: dict[str, Any]) -> str:
+    """The generated tasks, a line each, under a sentence of their own; nothing where they were not measured."""
+    if "generated" not in measured:
+        return ""
+    head = "Generated tasks, greedily through the service, with tools, schemas and wordings that training never saw:"
+    return "\n".join(("\n", head, "", *generated.lines(measured["generated"])))
+
+
 def dialogues(measured: dict[str, Any]) -> str:
     """The sample dialogues as they came out."""
     parts = []
@@ -83,7 +93,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "parameters": f"{pretrain['parameters'] / 1e6:.1f}",
         "bits_table": bits_table(measured),
         "labels_table": labels_table(measured),
-        "tasks": tasks_text(measured),
+        "tasks": tasks_text(measured) + generated_text(measured),
         "dialogues": dialogues(measured),
         "pretraining": stage_line("Pretraining", pretrain),
         "finetuning": stage_line("Fine-tuning", sft),

@@ -119,7 +119,9 @@ def in_order(source: Source, folder: Path, recipe: Recipe, *, epochs: int) -> It
         yield from shuffled(items, recipe.seed + epoch)
 
 
-def _take(source: Source, items: Iterator[Document], wanted: int, tokenizer: Tokenizer, longest: int | None) -> list[np.ndarray]:
+def _take(
+    source: Source, items: Iterator[Document], wanted: int, tokenizer: Tokenizer, longest: int | None
+) -> list[np.ndarray]:
     """Encoded documents up to `wanted` tokens; less if the items run out. Raises RecipeError if none fits `longest`."""
     out: list[np.ndarray] = []
     total = 0

@@ -96,7 +96,7 @@ def _source(table: dict[str, Any], where: str) -> Source:
     elif source.kind not in STORED:
         raise RecipeError(f"{where}: source kind `{source.kind}` is unknown; use {', '.join(STORED)} or generated")
     elif not source.path or source.name:
-        raise RecipeError(f"{where}: a source of kind {source.kind} has a path and no name; name is for kind = \"generated\"")
+        raise RecipeError(f'{where}: a source of kind {source.kind} has a path and no name; name is for kind = "generated"')
     if "chars" in table and source.name != "retrieval":
         raise RecipeError(f"{where}: chars is for the generator retrieval alone; remove it")
     if "chars" in table and source.chars < SHORTEST:

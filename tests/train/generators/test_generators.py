@@ -1,4 +1,4 @@
-"""Rows made by code: reproducible, of the template's form, valid by their schemas, with a test split that training never sees."""
+"""Rows made by code: reproducible, of the template's form, valid by their schemas, with a test split of its own."""
 
 from __future__ import annotations
 

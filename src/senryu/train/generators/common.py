@@ -1,4 +1,4 @@
-"""What all generators share: rows in the data bundle's form, words and phrases that belong to one split, endless seeded streams.
+"""What all generators share: rows in the bundle's form, words and phrases that belong to one split, endless seeded streams.
 
 A bank file NAME.toml has the tables [train] and [test]: nothing that is written in one may stand in the other.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 from senryu.train.generators.common import Row, Split, Talk, address, banks, code, person, stream
 
@@ -64,7 +65,7 @@ def _variables(draw: random.Random, split: Split) -> tuple[list[str], str, str]:
     planted = []
     for chain, value in zip(chains, values):
         planted.append([first.format(k=chain[0], x=value)])
-        planted[-1] += [second.format(k=new, x=old) for old, new in zip(chain, chain[1:])]
+        planted[-1] += [second.format(k=new, x=old) for old, new in pairwise(chain)]
     merged: list[str] = []
     while any(planted):
         merged.append(draw.choice([p for p in planted if p]).pop(0))

@@ -1,4 +1,4 @@
-"""Support dialogues: a policy in the system prompt, a small database behind tools, and code that decides what is right to do."""
+"""Support dialogues: a policy in the system prompt, a small database behind tools, and code that decides what is right."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class _Maker:
         self.names = {role: draw.choice(self.bank["tools"][role]) for role in ROLES}
         self.keys = {key: draw.choice(names) for key, names in self.bank["arguments"].items()}
         today = datetime.date(2025, 1, 1) + datetime.timedelta(days=draw.randrange(900))
-        self.policy = Policy(today, draw.choice((7, 10, 14, 21, 30, 60)), draw.choice((50, 80, 100, 150, 200)), draw.random() < 0.5)
+        days, limit = draw.choice((7, 10, 14, 21, 30, 60)), draw.choice((50, 80, 100, 150, 200))
+        self.policy = Policy(today, days, limit, draw.random() < 0.5)
         self.database = {self.number(): self.order() for _ in range(ORDERS)}
 
     def row(self) -> Row:
@@ -99,7 +100,8 @@ class _Maker:
     def about_order(self, talk: Talk, wish: str, number: str) -> str:
         """The dialogue about one order; returns the role of the tool that it ended with."""
         order = self.database.get(number)
-        said = {"o": number, "a": address(self.draw, self.split), "item": order.item if order else product(self.draw, self.split)}
+        item = order.item if order else product(self.draw, self.split)
+        said = {"o": number, "a": address(self.draw, self.split), "item": item}
         if self.draw.random() < 0.2:
             talk.user(self.draw.choice(self.bank["vague"][wish]).format(**said)).say(self.answer("which"))
             talk.user(self.answer("number", **said))

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from senryu.train.generators.common import Row, Split, Talk, address, banks, capital, code, listed, person, product, stream, tool
+from senryu.train.generators import common
+from senryu.train.generators.common import Row, Split, Talk, banks, capital, code, listed
 
 SIZES = (1, 5, 20)  # tools in the list
 SCENARIOS = {"call": 40, "calls": 20, "missing": 12, "irrelevant": 14, "error": 14}  # their weights
@@ -43,7 +44,7 @@ class Made:
 
 def rows(seed: int, split: Split = "train", *, size: int | None = None) -> Iterator[Row]:
     """Rows without end. `size`: how many tools each has; 1, 5 or 20 by default."""
-    return stream("tools", seed, split, lambda draw: _Maker(draw, split).row(size))
+    return common.stream("tools", seed, split, lambda draw: _Maker(draw, split).row(size))
 
 
 class _Maker:
@@ -74,7 +75,7 @@ class _Maker:
     def tools(self, size: int) -> list[Made]:
         """Tools of distinct names; the verb and noun of a request fits one of them alone."""
         taken: set[tuple[str, str]] = set()
-        out = []
+        out: list[Made] = []
         while len(out) < size:
             verb, noun = self.draw.choice(self.bank["verbs"]), self.noun()
             if (verb, noun) not in taken:
@@ -92,7 +93,7 @@ class _Maker:
         parameters = self.parameters(self.draw.choice((1, 1, 2, 2, 3, 4)), KINDS)
         properties = {p.name: self.described(p, noun) for p in parameters}
         description = self.pick("tool_descriptions", v=verb, n=noun)
-        entry = tool(self.name(f"{verb} {noun}"), description, properties, [p.name for p in parameters if p.required])
+        entry = common.tool(self.name(f"{verb} {noun}"), description, properties, [p.name for p in parameters if p.required])
         return Made(entry, verb, noun, parameters)
 
     def described(self, parameter: Parameter, noun: str) -> dict[str, Any]:
@@ -126,7 +127,8 @@ class _Maker:
             inner = tuple(Parameter(p.name, p.words, p.kind, True, p.schema) for p in plain)
             schema |= {"properties": {p.name: p.schema for p in inner}, "required": [p.name for p in inner]}
             schema["additionalProperties"] = False
-        said = f"{self.draw.choice(self.bank['prefixes'])} {words}" if kind != "boolean" and self.draw.random() < 0.35 else words
+        prefix = self.draw.choice(self.bank["prefixes"]) if kind != "boolean" and self.draw.random() < 0.35 else ""
+        said = f"{prefix} {words}".strip()
         return Parameter(self.name(said), said, kind, required, schema, inner)
 
     # Values and their words
@@ -150,12 +152,12 @@ class _Maker:
     def text(self, words: str) -> str:
         kind = self.bank["words"].get(words.split()[-1])
         if kind == "person":
-            return person(self.draw, self.split)
+            return common.person(self.draw, self.split)
         if kind == "address":
-            return address(self.draw, self.split).replace(",", " in")
+            return common.address(self.draw, self.split).replace(",", " in")
         if kind in ("city", "topic"):
             return str(self.draw.choice(banks("words", self.split)[kind]))
-        return code(self.draw) if self.draw.random() < 0.4 else product(self.draw, self.split)
+        return code(self.draw) if self.draw.random() < 0.4 else common.product(self.draw, self.split)
 
     def said(self, p: Parameter, value: Any) -> str:
         """The part of a request that gives one argument."""
@@ -169,9 +171,7 @@ class _Maker:
         return {p.name: self.value(p) for p in made.parameters if p.required or self.draw.random() < 0.5}
 
     def ask(self, made: Made, arguments: dict[str, Any], without: str = "") -> str:
-        said = "".join(
-            self.said(p, arguments[p.name]) for p in made.parameters if p.name in arguments and p.name != without
-        )
+        said = "".join(self.said(p, arguments[p.name]) for p in made.parameters if p.name in arguments and p.name != without)
         return self.pick("asks", v=made.verb, n=made.noun, f=said)
 
     # Scenarios
@@ -196,7 +196,8 @@ class _Maker:
     def _missing(self, talk: Talk, made: list[Made]) -> None:
         chosen = self.draw.choice(made)
         arguments = self.arguments(chosen)
-        left_out = self.draw.choice([p for p in chosen.parameters if p.required and p.kind not in ("boolean", "object", "array")])
+        plain = ("string", "integer", "number", "enum")
+        left_out = self.draw.choice([p for p in chosen.parameters if p.required and p.kind in plain])
         talk.user(self.ask(chosen, arguments, left_out.name)).say(self.pick("which", p=left_out.words))
         talk.user(self.pick("given", p=left_out.words, x=str(arguments[left_out.name])))
         self._finish(talk, [(chosen.name, arguments)])
