@@ -117,6 +117,14 @@ def test_finetuning_before_pretraining_says_what_to_run(tmp_path: Path, bundle: 
         ("share = 0.7", "share = 0.6", "make them 1"),
         ("sequence = 64", "sequence = 65", "must divide"),
         ("seed = 7", "", "missing seed"),
+        ('kind = "text"', 'kind = "prose"', "source kind `prose` is unknown; use text, chat, intent_prompts or generated"),
+        ('kind = "text"', 'kind = "text"\nname = "tools"', "has a path and no name"),
+        ('path = "pretrain/prose.jsonl.xz"', "", "has a path and no name"),
+        ('name = "smalltalk"', 'name = "sonnets"', "generator `sonnets` is unknown; use one of arithmetic, extraction"),
+        ('name = "smalltalk"', "", "generator `` is unknown"),
+        ('name = "smalltalk"', 'name = "tools"\npath = "x"', "remove path"),
+        ('name = "smalltalk"', 'name = "tools"\nchars = 900', "chars is for the generator retrieval alone"),
+        ('name = "smalltalk"', 'name = "retrieval"\nchars = 9', "use 400 or more"),
     ],
 )
 def test_a_wrong_recipe_names_the_mistake(tmp_path: Path, old: str, new: str, message: str) -> None:

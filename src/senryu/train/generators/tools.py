@@ -80,7 +80,7 @@ class _Maker:
             verb, noun = self.draw.choice(self.bank["verbs"]), self.noun()
             if (verb, noun) not in taken:
                 taken.add((verb, noun))
-                out.append(self.tool(verb, noun))
+                out.append(self.tool(verb, noun, (1, 1, 1, 2) if size > 5 else (1, 1, 2, 2, 3, 4)))
         return out
 
     def noun(self) -> str:
@@ -89,8 +89,9 @@ class _Maker:
             return "".join(self.draw.sample(self.bank["syllables"], 3))
         return str(self.draw.choice(self.bank["nouns"]))
 
-    def tool(self, verb: str, noun: str) -> Made:
-        parameters = self.parameters(self.draw.choice((1, 1, 2, 2, 3, 4)), KINDS)
+    def tool(self, verb: str, noun: str, counts: tuple[int, ...]) -> Made:
+        """A tool of so many parameters: long lists have short entries, so that they fit the rows of small models."""
+        parameters = self.parameters(self.draw.choice(counts), KINDS)
         properties = {p.name: self.described(p, noun) for p in parameters}
         description = self.pick("tool_descriptions", v=verb, n=noun)
         entry = common.tool(self.name(f"{verb} {noun}"), description, properties, [p.name for p in parameters if p.required])
@@ -211,7 +212,7 @@ class _Maker:
         while {other.verb, other.noun} & {word for each in made for word in (each.verb, each.noun)} and len(made) < 20:
             other = self.tools(1)[0]
         if len(made) >= 20:  # nearly every verb is taken: a noun that no list has
-            other = self.tool(other.verb, "".join(self.draw.sample(self.bank["syllables"], 4)))
+            other = self.tool(other.verb, "".join(self.draw.sample(self.bank["syllables"], 4)), (1, 2))
         talk.user(self.ask(other, self.arguments(other))).say(self.pick("unable"))
 
     def _error(self, talk: Talk, made: list[Made]) -> None:
