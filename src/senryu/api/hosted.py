@@ -13,13 +13,16 @@ from senryu.errors import SenryuError
 NewParser = Callable[[str, frozenset[str]], Parser]  # API version, betas
 
 
-def open_body(body: Any, versions: Mapping[str, str], new_parser: NewParser) -> tuple[Parser, dict[str, Any]]:
+def open_body(
+    body: Any, versions: Mapping[str, str], new_parser: NewParser, default: str | None = None
+) -> tuple[Parser, dict[str, Any]]:
     """(what reads the rest of the body, that rest). Raises SenryuError.
 
-    versions: what the service calls an API version -> the version.
+    versions: what the service calls an API version -> the version. default: of a body that need not say it.
     """
     fields = Fields(body)
-    version = fields.take("anthropic_version", partial(choice, options=tuple(versions)))
+    known = partial(choice, options=tuple(versions))
+    version = fields.take_or("anthropic_version", known, default) if default else fields.take("anthropic_version", known)
     betas = fields.take_or("anthropic_beta", optional(names), None) or frozenset()
     return new_parser(versions[version], betas), fields.rest()
 

@@ -107,6 +107,7 @@ class OpenRouter:
         return [
             Route("/v1/chat/completions", self.chat.create, methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/user", self.models, methods=["GET"]),  # those that the caller has not ruled out: all
             Route("/v1/key", self.key, methods=["GET"]),
             Route("/v1/auth/key", self.key, methods=["GET"]),  # its older address
             Route("/v1/generation", self.generation, methods=["GET"]),

@@ -26,7 +26,8 @@ from senryu.errors import SenryuError
 from senryu.types import Turn
 
 LOCATION = "/v1/projects/{project}/locations/{location}"
-VERSIONS = {"vertex-2023-10-16": V2023, V2023: V2023, V2026: V2026}
+FIRST = "vertex-2023-10-16"
+VERSIONS = {FIRST: V2023, V2023: V2023, V2026: V2026}
 BODY_BYTES = 30 * 1024 * 1024
 COUNTER = "count-tokens"  # stands where a model's name would
 METHODS = ("rawPredict", "streamRawPredict")  # whether an answer is streamed is said in the body
@@ -102,8 +103,8 @@ class Vertex:
         return parser.create(placed(parser, rest, model=model)), parser.headers
 
     def _read_count(self, request: Request, body: Any) -> tuple[Turn, dict[str, str]]:
-        """The body names the model."""
-        parser, rest = open_body(body, VERSIONS, partial(self._parser, request))
+        """The body names the model; of its version Google's own examples say nothing."""
+        parser, rest = open_body(body, VERSIONS, partial(self._parser, request), default=FIRST)
         return parser.count(rest), parser.headers
 
     def _parser(self, request: Request, version: str, betas: frozenset[str]) -> Parser:

@@ -53,6 +53,18 @@ def test_a_response(door: Door) -> None:
     assert again["usage"]["input_tokens_details"]["cached_tokens"] > 10
 
 
+def test_what_is_counted_is_what_is_used(door: Door) -> None:
+    body: dict[str, Any] = {"input": ASK, "instructions": "Be brief.", "tools": [WEATHER], "tool_choice": "auto"}
+    counted = door.post("responses/input_tokens", **body)
+    assert counted.status_code == 200, counted.text
+    assert counted.json() == {
+        "object": "response.input_tokens",
+        "input_tokens": door.post("responses", **body).json()["usage"]["input_tokens"],
+    }
+    assert door.refusal("responses/input_tokens", **body, max_output_tokens=8)["param"] == "max_output_tokens"
+    assert door.refusal("responses/input_tokens", status=404, input="Hi", model="gpt-9")["code"] == "model_not_found"
+
+
 def test_what_the_model_reads_is_what_chat_reads(door: Door) -> None:
     items = [
         {"role": "developer", "content": "Two."},

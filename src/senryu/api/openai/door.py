@@ -102,6 +102,7 @@ class OpenAI:
             Route("/v1/chat/completions", self.chat.create, methods=["POST"]),
             Route("/v1/completions", self.complete, methods=["POST"]),
             Route("/v1/responses", self.respond, methods=["POST"]),
+            Route("/v1/responses/input_tokens", self.count, methods=["POST"]),
         ]
 
     def model_routes(self) -> list[Route]:
@@ -135,6 +136,16 @@ class OpenAI:
                 return await desk.stream(request, asked.turn, ResponseFramer(asked), headers)
             answer = await desk.answer(request, asked.turn)
         return json_response(response_json(answer, asked), headers=headers)
+
+    async def count(self, request: Request) -> Response:
+        """POST /v1/responses/input_tokens: tokens of the prompt that such a body makes."""
+        desk = self.desk
+        parser = ResponseParser(desk.service.registry, lenient=desk.lenient, tenant=request.state.tenant)
+        asked = await parse_body(await desk.body(request), parser.count)
+        with asked.places.named():
+            counted = await desk.count(request, asked.turn)
+        told = {"object": "response.input_tokens", "input_tokens": counted}
+        return json_response(told, headers=VERSION_HEADERS | parser.headers)
 
 
 def _model_json(served: Served) -> dict[str, Any]:

@@ -30,6 +30,19 @@ UNHEARD: Quiet = {
     "truncation": ("truncation is", ("disabled",)),
 }
 THOUGHTS = "reasoning"
+COUNTED = (  # fields that make the prompt, and that a body to be counted may have
+    "conversation",
+    "input",
+    "instructions",
+    "model",
+    "parallel_tool_calls",
+    "previous_response_id",
+    "reasoning",
+    "text",
+    "tool_choice",
+    "tools",
+    "truncation",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,13 @@ class ResponseParser:
     def headers(self) -> dict[str, str]:
         """What the response says of the reading."""
         return self.dialect.headers()
+
+    def count(self, body: Any) -> ResponseRequest:
+        """Of a body whose prompt is only to be counted. Raises SenryuError."""
+        fields = Fields(body)
+        kept = {name: value for name in COUNTED if (value := fields.take_or(name, lambda value, path: value, None)) is not None}
+        self.dialect.finish(fields)
+        return self.create(kept)
 
     def create(self, body: Any) -> ResponseRequest:
         """Raises SenryuError."""
