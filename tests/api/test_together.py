@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.clients.stage import stage_model
+from tests.clients.table import COLUMNS
 
 from senryu.engine.interface import TokenRequest
 from serving import END, TOKENIZER, idle, scripted_model, serving
@@ -50,9 +52,16 @@ def test_everybody_gets_their_own_answer() -> None:
 
 
 def test_the_official_sdk() -> None:
-    """The script of `make clients`, with the version that is installed beside these tests."""
+    """The script of `make clients`, with the version that is installed beside these tests, against scripted models."""
     pytest.importorskip("anthropic")
-    with serving(scripted_model(echo), api_key="k") as url:
-        command = [sys.executable, "-W", "ignore", str(SDK_SCRIPT), url, "k"]
-        result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    with (
+        serving(scripted_model(echo), api_key="k") as url,
+        serving(stage_model(), api_key="k") as stage,
+        serving(stage_model(), api_key="k", requests_per_minute=60) as limited,
+    ):
+        command = [sys.executable, "-W", "ignore", str(SDK_SCRIPT), url, "k", stage, limited]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {result["column"] for result in results} == set(COLUMNS)
+    assert [result for result in results if not result["ok"]] == []

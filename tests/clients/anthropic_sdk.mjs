@@ -1,23 +1,16 @@
-// What an application does with the official TypeScript SDK, under Node: BASE_URL KEY. Reports as checks.py does.
+// What an application does with the official TypeScript SDK, under Node.
 import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
 import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
 import { z } from "zod/v4";
+import { caught, key, limited, raised, report, stage, url } from "./checks.mjs";
+import { any, ask, basics, broken, hello, retried } from "./messages_parts.mjs";
 
-const [baseURL, apiKey] = process.argv.slice(2);
-const client = new Anthropic({ baseURL, apiKey, maxRetries: 0 });
+const to = (baseURL, apiKey = key) => new Anthropic({ baseURL, apiKey, maxRetries: 0 });
+const client = to(url);
 const model = "claude-3-5-haiku-20241022";
-const hello = [{ role: "user", content: "Hello! What can you do?" }];
-const ask = [{ role: "user", content: "What is the weather in Bonn?" }];
-const tools = [
-  {
-    name: "get_weather",
-    description: "The weather in a city",
-    input_schema: { type: "object", properties: { city: { enum: ["Bonn", "Oslo"] } }, required: ["city"] },
-  },
-];
-const any = { type: "any", disable_parallel_tool_use: true };
+const { stream, toolLoop, toolInAStream, structured, cache, documents } = basics(client, model);
 
 async function create() {
   const message = await client.messages.create({ model, max_tokens: 64, messages: hello, system: "Be brief." });
@@ -25,35 +18,6 @@ async function create() {
   assert.equal(message.stop_sequence, null);
   assert.match(message._request_id, /^req_/);
   return `${message.usage.output_tokens} tokens`;
-}
-
-async function stream() {
-  let text = "";
-  const events = client.messages.stream({ model, max_tokens: 64, messages: hello }).on("text", (piece) => (text += piece));
-  const final = await events.finalMessage();
-  assert.equal(text, final.content.map((block) => block.text).join(""));
-  return `${final.usage.output_tokens} tokens`;
-}
-
-async function toolLoop() {
-  const first = await client.messages.create({ model, max_tokens: 200, messages: ask, tools, tool_choice: any });
-  assert.equal(first.stop_reason, "tool_use");
-  assert.equal(first.content.length, 1);
-  const [call] = first.content;
-  const result = { type: "tool_result", tool_use_id: call.id, content: "12 degrees" };
-  const messages = [...ask, { role: "assistant", content: first.content }, { role: "user", content: [result] }];
-  const second = await client.messages.create({ model, max_tokens: 64, messages, tools, tool_choice: { type: "none" } });
-  return `${JSON.stringify(call.input)}, then ${second.stop_reason}`;
-}
-
-async function toolInAStream() {
-  let json = "";
-  const events = client.messages
-    .stream({ model, max_tokens: 200, messages: ask, tools, tool_choice: any })
-    .on("inputJson", (piece) => (json += piece));
-  const [call] = (await events.finalMessage()).content;
-  assert.deepEqual(JSON.parse(json), call.input);
-  return json;
 }
 
 async function toolRunner() {
@@ -76,16 +40,6 @@ async function parse() {
   const message = await client.messages.parse(body);
   assert.ok(["small", "large"].includes(message.parsed_output.size));
   return JSON.stringify(message.parsed_output);
-}
-
-async function cache() {
-  const text = `${Date.now()} ` + "The harbour of Ithra has two piers, a crane, a lighthouse and a customs house. ".repeat(200);
-  const system = [{ type: "text", text, cache_control: { type: "ephemeral" } }];
-  const first = await client.messages.create({ model, max_tokens: 8, system, messages: hello });
-  const second = await client.messages.create({ model, max_tokens: 8, system, messages: hello });
-  assert.ok(first.usage.cache_creation_input_tokens >= 2048);
-  assert.equal(second.usage.cache_read_input_tokens, first.usage.cache_creation_input_tokens);
-  return `read ${second.usage.cache_read_input_tokens}`;
 }
 
 async function batches() {
@@ -116,37 +70,36 @@ async function models() {
   return ids.join(", ");
 }
 
-async function errors() {
-  const wrong = new Anthropic({ baseURL, apiKey: "wrong", maxRetries: 0 });
-  await assert.rejects(wrong.messages.create({ model, max_tokens: 1, messages: hello }), Anthropic.AuthenticationError);
-  await assert.rejects(client.messages.create({ model: "claude-9", max_tokens: 1, messages: hello }), Anthropic.NotFoundError);
-  await assert.rejects(client.messages.create({ model, max_tokens: 8193, messages: hello }), (error) => {
-    assert.ok(error instanceof Anthropic.BadRequestError);
-    assert.match(error.message, /max_tokens: 8193 > 8192/);
-    return true;
-  });
-  return "401, 404, 400";
+async function wrongKey() {
+  const ask = () => to(url, "wrong").messages.create({ model, max_tokens: 1, messages: hello });
+  return raised(Anthropic.AuthenticationError, (await caught(Anthropic.AuthenticationError, ask)).message);
 }
 
-const checks = [
+async function errors() {
+  await caught(Anthropic.NotFoundError, () => client.messages.create({ model: "claude-9", max_tokens: 1, messages: hello }));
+  const bad = await caught(Anthropic.BadRequestError, () => client.messages.create({ model, max_tokens: 8193, messages: hello }));
+  assert.match(bad.message, /max_tokens: 8193 > 8192/);
+  return "404, 400";
+}
+
+const retries = () => retried(to(limited), model);
+const midStream = () => broken(to(stage), model);
+
+await report([
   ["create", create],
   ["stream", stream],
   ["tools", toolLoop],
   ["tools", toolInAStream],
   ["tools", toolRunner],
   ["structured output", parse],
+  ["structured output", structured],
   ["cache", cache],
+  ["documents", documents],
   ["batches", batches],
   ["count tokens", countTokens],
   ["models", models],
+  ["errors", wrongKey],
   ["errors", errors],
-];
-for (const [column, check] of checks) {
-  const line = { column, check: check.name };
-  try {
-    Object.assign(line, { ok: true, detail: String(await check()).slice(0, 100) });
-  } catch (error) {
-    Object.assign(line, { ok: false, detail: String(error.stack) });
-  }
-  console.log(JSON.stringify(line));
-}
+  ["retries", retries],
+  ["mid-stream", midStream],
+]);

@@ -1,40 +1,46 @@
-"""What an application does with the official Python SDK, as one script that runs under every version: BASE_URL KEY."""
+"""What an application does with the official Python SDK, as one script that runs under every version."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import operator
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 import anthropic
 import pydantic
-from checks import Check, arguments, long_text, report
+from checks import Check, Lacks, Outcome, arguments, caught, long_text, report
+from messages_parts import HELLO, broken, cited, fields, retried
 
 MODEL = "claude-3-5-haiku-20241022"
-HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 
 
 @functools.cache
-def client(key: str | None = None) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=URL, api_key=key or KEY, max_retries=0, _strict_response_validation=True, timeout=120)
+def client(key: str = "", url: str = "", retries: int = 0) -> anthropic.Anthropic:
+    return anthropic.Anthropic(
+        base_url=url or URL, api_key=key or KEY, max_retries=retries, _strict_response_validation=True, timeout=120
+    )
+
+
+def offered(path: str) -> Any:
+    """What stands at `path` of the client, or of its beta part, as it did in old versions. Raises Lacks."""
+    for root in (client(), client().beta):
+        with contextlib.suppress(AttributeError):
+            return operator.attrgetter(path)(root)
+    raise Lacks(f"anthropic {anthropic.__version__} has no `{path}`.")
 
 
 def raises(kind: type[anthropic.APIStatusError], status: int, error: str, call: Callable[[], Any]) -> str:
     """The message of the error that `call` must raise, its class, status, type and request id checked."""
-    try:
-        call()
-    except anthropic.APIStatusError as error_raised:
-        caught = error_raised
-    else:
-        raise AssertionError(f"no {kind.__name__}")
-    assert type(caught) is kind, f"{type(caught).__name__}, expected {kind.__name__}"
-    assert caught.status_code == status
-    assert str(caught.request_id).startswith("req_")
-    body: Any = caught.body
-    assert body["request_id"] == caught.request_id
+    found = caught(kind, call)
+    assert found.status_code == status
+    assert str(found.request_id).startswith("req_")
+    body: Any = found.body
+    assert body["request_id"] == found.request_id
     assert body["error"]["type"] == error
     return str(body["error"]["message"])
 
@@ -91,16 +97,16 @@ def asynchronous() -> str:
 
 
 def count_tokens() -> str:
-    counted = client().messages.count_tokens(model=MODEL, messages=HELLO).input_tokens
+    counted = offered("messages.count_tokens")(model=MODEL, messages=HELLO).input_tokens
     used = client().messages.create(model=MODEL, max_tokens=1, messages=HELLO).usage.input_tokens
     assert counted == used
     return f"{counted} tokens"
 
 
 def models() -> str:
-    ids = [model.id for model in client().models.list(limit=1)]  # an iterator over all pages
+    ids = [model.id for model in offered("models").list(limit=1)]  # an iterator over all pages
     assert {MODEL, "senryu-nano"} <= set(ids)
-    model = client().models.retrieve("claude-3-5-haiku-latest")
+    model = offered("models").retrieve("claude-3-5-haiku-latest")
     assert (model.id, model.type) == (MODEL, "model")
     return ", ".join(ids)
 
@@ -125,17 +131,31 @@ def bad_requests() -> str:
     return raises(*bad, with_stream)
 
 
-def wrong_key() -> str:
+def wrong_key() -> Outcome:
     call = client("wrong").messages.create
-    return raises(
-        anthropic.AuthenticationError, 401, "authentication_error", lambda: call(model=MODEL, max_tokens=1, messages=HELLO)
-    )
+    wrong = (anthropic.AuthenticationError, 401, "authentication_error")
+    told = raises(*wrong, lambda: call(model=MODEL, max_tokens=1, messages=HELLO))
+    return Outcome(told, anthropic.AuthenticationError.__name__)
+
+
+MISSING = (anthropic.NotFoundError, 404, "not_found_error")
 
 
 def not_found() -> str:
-    missing = (anthropic.NotFoundError, 404, "not_found_error")
-    raises(*missing, lambda: client().models.retrieve("claude-9"))
-    return raises(*missing, lambda: client().messages.create(model="claude-9", max_tokens=1, messages=HELLO))
+    return raises(*MISSING, lambda: client().messages.create(model="claude-9", max_tokens=1, messages=HELLO))
+
+
+def no_such_model() -> str:
+    models = offered("models")
+    return raises(*MISSING, lambda: models.retrieve("claude-9"))
+
+
+def retries() -> Outcome:
+    return retried(lambda most: client(url=LIMITED, retries=most), MODEL)
+
+
+def mid_stream() -> Outcome:
+    return broken(client(url=STAGE), MODEL)
 
 
 TOOLS: list[Any] = [
@@ -182,8 +202,11 @@ def forced_tool_in_a_stream() -> str:
 
 def tool_runner() -> str:
     asked: list[str] = []
+    tool: Any = getattr(anthropic, "beta_tool", None)
+    if tool is None:
+        raise Lacks(f"anthropic {anthropic.__version__} has no `beta_tool`, so nothing that runs tools.")
 
-    @anthropic.beta_tool
+    @tool
     def get_weather(city: Literal["Bonn", "Oslo"]) -> str:
         """The weather in a city.
 
@@ -193,7 +216,7 @@ def tool_runner() -> str:
         asked.append(city)
         return f"12 degrees in {city}"
 
-    runner = client().beta.messages.tool_runner(
+    runner = offered("messages.tool_runner")(
         model=MODEL, max_tokens=200, messages=ASK, tools=[get_weather], tool_choice=ANY, max_iterations=2
     )
     answers = list(runner)
@@ -209,7 +232,7 @@ def parse() -> str:
         extra: Literal["milk", "sugar"] | None
 
     asked: list[Any] = [{"role": "user", "content": "A large coffee with milk, paid in cash."}]
-    message = client().messages.parse(model=MODEL, max_tokens=400, messages=asked, output_format=Order)
+    message = offered("messages.parse")(model=MODEL, max_tokens=400, messages=asked, output_format=Order)
     assert message.stop_reason == "end_turn"
     order = message.parsed_output
     assert isinstance(order, Order)
@@ -220,13 +243,12 @@ def cache() -> str:
     name = f"{anthropic.__version__} at {time.time()}"  # a prefix that nobody has written yet
     system: list[Any] = [{"type": "text", "text": f"{name}. {long_text()}", "cache_control": {"type": "ephemeral"}}]
     asked: Any = {"model": MODEL, "max_tokens": 8, "system": system, "messages": HELLO}
-    counted = client().messages.count_tokens(model=MODEL, system=system, messages=HELLO).input_tokens
+    counted = offered("messages.count_tokens")(model=MODEL, system=system, messages=HELLO).input_tokens
     first = client().messages.create(**asked).usage
     written = first.cache_creation_input_tokens or 0
     assert written >= 2048
     assert first.cache_read_input_tokens == 0
-    assert first.cache_creation is not None
-    assert first.cache_creation.ephemeral_5m_input_tokens == written
+    assert fields(first.cache_creation)["ephemeral_5m_input_tokens"] == written
     assert first.input_tokens + written == counted
     second = client().messages.create(**asked).usage
     assert (second.cache_read_input_tokens, second.cache_creation_input_tokens) == (written, 0)
@@ -238,44 +260,46 @@ def cache() -> str:
 
 
 def documents() -> str:
-    source = {"type": "text", "media_type": "text/plain", "data": "The bridge opened in 1911. It is painted green."}
-    document = {"type": "document", "source": source, "title": "Bridge", "citations": {"enabled": True}}
-    question = {"type": "text", "text": "When did the bridge open?"}
-    begun = {"role": "assistant", "content": "The bridge opened in 1911"}  # a small model writes no such thing by itself
-    asked: list[Any] = [{"role": "user", "content": [document, question]}, begun]
-    cited: list[Any] = []
-    for _ in range(9):  # an answer may also be empty
-        message = client().messages.create(model=MODEL, max_tokens=2, messages=asked)
-        cited += [citation for block in message.content if block.type == "text" for citation in block.citations or []]
-    assert cited, message.content
-    for citation in cited:
-        assert citation.type == "char_location"
-        assert source["data"][citation.start_char_index : citation.end_char_index] == citation.cited_text
-    return f"{len(cited)} citations"
+    return cited(client(), MODEL)
+
+
+def ended_batch(requests: list[Any]) -> Any:
+    """A batch of these, once all of them are answered."""
+    batched = offered("messages.batches")
+    batch = batched.create(requests=requests)
+    assert batch.request_counts.processing == len(requests)
+    until = time.monotonic() + 120
+    while batch.processing_status != "ended":
+        assert time.monotonic() < until, batch
+        time.sleep(0.2)
+        batch = batched.retrieve(batch.id)
+    return batch
 
 
 def batches() -> str:
     params: Any = {"model": MODEL, "max_tokens": 16, "messages": HELLO}
     bad: Any = {"model": MODEL, "max_tokens": 16, "messages": []}
     requests: list[Any] = [{"custom_id": f"row-{number}", "params": params} for number in range(5)]
-    batch = client().messages.batches.create(requests=[*requests, {"custom_id": "bad", "params": bad}])
-    assert batch.request_counts.processing == 6
-    until = time.monotonic() + 120
-    while batch.processing_status != "ended":
-        assert time.monotonic() < until, batch
-        time.sleep(0.2)
-        batch = client().messages.batches.retrieve(batch.id)
+    batch = ended_batch([*requests, {"custom_id": "bad", "params": bad}])
     assert (batch.request_counts.succeeded, batch.request_counts.errored) == (5, 1)
-    assert batch.id in {one.id for one in client().messages.batches.list(limit=5)}
-    results = {line.custom_id: line.result for line in client().messages.batches.results(batch.id)}
+    batched = offered("messages.batches")
+    assert batch.id in {one.id for one in batched.list(limit=5)}
+    results = {line.custom_id: line.result for line in batched.results(batch.id)}
     assert len(results) == 6
     assert results["bad"].type == "errored"
     assert results["bad"].error.error.message == "messages: at least one message is required"
     first = results["row-0"]
     assert first.type == "succeeded"
     assert first.message.usage.service_tier == "batch"
-    assert client().messages.batches.delete(batch.id).type == "message_batch_deleted"
     return f"{len(results)} results"
+
+
+def deleted_batch() -> str:
+    delete = offered("messages.batches.delete")
+    params: Any = {"model": MODEL, "max_tokens": 1, "messages": HELLO}
+    batch = ended_batch([{"custom_id": "row", "params": params}])
+    assert delete(batch.id).type == "message_batch_deleted"
+    return str(batch.id)
 
 
 def too_many_breakpoints() -> str:
@@ -311,15 +335,19 @@ CHECKS: list[tuple[str, Check]] = [
     ("cache", cache),
     ("documents", documents),
     ("batches", batches),
+    ("batches", deleted_batch),
     ("count tokens", count_tokens),
     ("models", models),
     ("errors", bad_requests),
     ("errors", wrong_key),
     ("errors", not_found),
+    ("errors", no_such_model),
     ("errors", too_many_breakpoints),
     ("errors", result_without_its_call),
+    ("retries", retries),
+    ("mid-stream", mid_stream),
 ]
 
 if __name__ == "__main__":
-    URL, KEY = arguments()
+    URL, KEY, STAGE, LIMITED = arguments()[:4]
     report(CHECKS)

@@ -1,50 +1,48 @@
-"""The official SDK's Bedrock client: signed and with a bearer key, as one script: BASE_URL KEY."""
+"""The official SDK's Bedrock client: signed, with a bearer key, and with a bearer key over HTTPS, as one script."""
 
 from __future__ import annotations
 
 import functools
 import json
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
 import anthropic
-from checks import ACCESS_KEY, Check, arguments, long_text, report
+import httpx2
+import pydantic
+from checks import ACCESS_KEY, Check, Outcome, arguments, caught, lacks, long_text, report
+from messages_parts import HELLO, broken, cited, retried
 
 MODEL = "us.anthropic.claude-3-5-haiku-20241022-v1:0"
-HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 CITY = {"type": "object", "properties": {"city": {"enum": ["Bonn", "Oslo"]}}, "required": ["city"]}
 TOOLS: list[Any] = [{"name": "get_weather", "description": "The weather in a city", "input_schema": CITY}]
 ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 48, "messages": HELLO}
+NO_BATCHES = "AnthropicBedrock refuses `messages.batches` itself: Bedrock has batches of its own."
+NO_COUNT = "AnthropicBedrock refuses `messages.count_tokens` itself."
 
 
 @functools.cache
-def client(secret: str = "", path: str = "/bedrock") -> anthropic.AnthropicBedrock:
+def client(secret: str = "", path: str = "/bedrock", url: str = "", retries: int = 0) -> anthropic.AnthropicBedrock:
     return anthropic.AnthropicBedrock(
-        base_url=URL + path,
+        base_url=(url or URL) + path,
         aws_region="us-east-1",
         aws_access_key=ACCESS_KEY,
         aws_secret_key=secret or KEY,
-        max_retries=0,
+        max_retries=retries,
         timeout=120,
     )
 
 
-@functools.cache
-def bearer(key: str = "") -> anthropic.AnthropicBedrock:
-    return anthropic.AnthropicBedrock(base_url=URL, aws_region="us-east-1", api_key=key or KEY, max_retries=0, timeout=120)
+def bearer(key: str = "", url: str = "", **options: Any) -> anthropic.AnthropicBedrock:
+    how = {"aws_region": "us-east-1", "max_retries": 0, "timeout": 120, **options}
+    return anthropic.AnthropicBedrock(base_url=url or URL, api_key=key or KEY, **how)
 
 
 def raises(kind: type[anthropic.APIStatusError], call: Callable[[], Any]) -> str:
     """The message of the error that `call` must raise."""
-    try:
-        call()
-    except anthropic.APIStatusError as error:
-        caught = error
-    else:
-        raise AssertionError(f"no {kind.__name__}")
-    assert type(caught) is kind, f"{type(caught).__name__}, expected {kind.__name__}"
-    return str(caught.message)
+    return str(caught(kind, call).message)
 
 
 def create() -> str:
@@ -94,22 +92,67 @@ def cache() -> str:
     return f"read {second.cache_read_input_tokens}"
 
 
-def errors() -> str:
+def over_https() -> str:
+    with httpx2.Client(verify=ssl.create_default_context(cafile=CA)) as http:
+        message = bearer(url=TLS, http_client=http).messages.create(**ASK)
+    return f"{message.usage.output_tokens} tokens"
+
+
+def parse() -> str:
+    class Order(pydantic.BaseModel):
+        large: bool
+        paid: bool
+
+    message = client().messages.parse(**{**ASK, "max_tokens": 200}, output_format=Order)
+    assert isinstance(message.parsed_output, Order)
+    return repr(message.parsed_output)
+
+
+def documents() -> str:
+    return cited(client(), MODEL)
+
+
+def count_tokens() -> object:
+    return client().messages.count_tokens(model=MODEL, messages=HELLO)
+
+
+def wrong_key() -> Outcome:
     raises(anthropic.PermissionDeniedError, lambda: client(secret="wrong").messages.create(**ASK))
-    raises(anthropic.PermissionDeniedError, lambda: bearer(key="wrong").messages.create(**ASK))
+    told = raises(anthropic.PermissionDeniedError, lambda: bearer(key="wrong").messages.create(**ASK))
+    return Outcome(told, anthropic.PermissionDeniedError.__name__)
+
+
+def errors() -> str:
     raises(anthropic.NotFoundError, lambda: client().messages.create(**{**ASK, "model": "anthropic.claude-9"}))
     return raises(anthropic.BadRequestError, lambda: client().messages.create(**{**ASK, "max_tokens": 8193}, stream=True))
 
 
+def retries() -> Outcome:
+    return retried(lambda most: client(url=LIMITED, retries=most), MODEL)
+
+
+def mid_stream() -> Outcome:
+    return broken(client(url=STAGE), MODEL)
+
+
 CHECKS: list[tuple[str, Check]] = [
     ("create", create),
+    ("create", over_https),
     ("stream", stream),
     ("stream", raw_stream),
     ("tools", tool_loop),
+    ("structured output", parse),
     ("cache", cache),
+    ("documents", documents),
+    ("batches", lacks(NO_BATCHES, lambda: client().messages.batches.list(), anthropic.AnthropicError)),
+    ("count tokens", lacks(NO_COUNT, count_tokens, anthropic.AnthropicError)),
+    ("models", lacks("AnthropicBedrock has no `models`.", lambda: client().models)),  # type: ignore[attr-defined]
+    ("errors", wrong_key),
     ("errors", errors),
+    ("retries", retries),
+    ("mid-stream", mid_stream),
 ]
 
 if __name__ == "__main__":
-    URL, KEY = arguments()
+    URL, KEY, STAGE, LIMITED, TLS, CA = arguments()[:6]
     report(CHECKS)

@@ -1,14 +1,16 @@
-"""What an application does with boto3's Bedrock runtime, as one script: BASE_URL SECRET of the access key."""
+"""What an application does with boto3's Bedrock runtime, signed and with a bearer key over HTTPS, as one script."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
+import os
 import random
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -17,12 +19,26 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer
-from botocore.exceptions import ClientError
-from checks import ACCESS_KEY, Check, arguments, long_text, report
+from botocore.exceptions import ClientError, EventStreamError
+from checks import (
+    ACCESS_KEY,
+    BREAK_OFF,
+    Check,
+    NotServed,
+    Outcome,
+    arguments,
+    breaks_off,
+    caught,
+    lacks,
+    long_text,
+    report,
+    waits,
+)
 
 MODEL = "us.anthropic.claude-3-5-haiku-20241022-v1:0"
 ARN = f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/{MODEL}"
 REGION = "us-east-1"
+CONTROL = "Lists of models and batches are Bedrock's control plane; the server has its runtime alone."
 HELLO: list[Any] = [{"role": "user", "content": [{"text": "Hello! What can you do?"}]}]
 INVOKE: dict[str, Any] = {
     "anthropic_version": "bedrock-2023-05-31",
@@ -32,29 +48,35 @@ INVOKE: dict[str, Any] = {
 
 
 @functools.cache
-def client(secret: str = "", key: str = ACCESS_KEY) -> Any:
+def client(secret: str = "", key: str = ACCESS_KEY, url: str = "", retries: int = 0) -> Any:
     return boto3.client(
         "bedrock-runtime",
-        endpoint_url=f"{URL}/bedrock",
+        endpoint_url=f"{url or URL}/bedrock",
         region_name=REGION,
         aws_access_key_id=key,
         aws_secret_access_key=secret or SECRET,
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=120),
+        config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, read_timeout=120),
     )
 
 
-def raises(code: str, status: int, call: Callable[[], Any]) -> str:
-    """The message of the error that `call` must raise, its code, status and request id checked."""
+@contextlib.contextmanager
+def bearer(key: str) -> Iterator[Any]:
+    """A client with such a key, which botocore takes from the environment, whenever it signs, and sends over HTTPS alone."""
+    os.environ["AWS_BEARER_TOKEN_BEDROCK"] = key
     try:
-        call()
-    except ClientError as error:
-        caught = error.response
-    else:
-        raise AssertionError(f"no {code}")
-    assert caught["Error"]["Code"] == code, caught
-    assert caught["ResponseMetadata"]["HTTPStatusCode"] == status
-    assert caught["ResponseMetadata"]["RequestId"].startswith("req_")
-    return str(caught["Error"]["Message"])
+        yield boto3.client("bedrock-runtime", endpoint_url=f"{TLS}/bedrock", region_name=REGION, verify=CA)
+    finally:
+        del os.environ["AWS_BEARER_TOKEN_BEDROCK"]
+
+
+def raises(code: str, status: int, call: Callable[[], Any]) -> str:
+    """The message of the error that `call` must raise, its class, code, status and request id checked."""
+    kind = getattr(client().exceptions, code, ClientError)
+    found = caught(kind, call).response
+    assert found["Error"]["Code"] == code, found
+    assert found["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert found["ResponseMetadata"]["RequestId"].startswith("req_")
+    return str(found["Error"]["Message"])
 
 
 def converse() -> str:
@@ -209,12 +231,43 @@ def documents() -> str:
     return f"{len(cited)} citations"
 
 
-def bad_keys() -> str:
+def bad_keys() -> Outcome:
     def ask(**how: Any) -> Callable[[], Any]:
         return lambda: client(**how).converse(modelId=MODEL, messages=HELLO)
 
     raises("UnrecognizedClientException", 403, ask(key="AKIDNOBODY"))
-    return raises("InvalidSignatureException", 403, ask(secret="wrong"))
+    raises("InvalidSignatureException", 403, ask(secret="wrong"))
+    with bearer("wrong") as one:
+        told = raises("AccessDeniedException", 403, lambda: one.converse(modelId=MODEL, messages=HELLO))
+    return Outcome(told, "AccessDeniedException")
+
+
+def bearer_over_https() -> str:
+    with bearer(SECRET) as one:
+        answer = one.converse(modelId=MODEL, messages=HELLO, inferenceConfig={"maxTokens": 48})
+        body = one.invoke_model_with_response_stream(modelId=MODEL, body=json.dumps(INVOKE))["body"]
+        events = [json.loads(event["chunk"]["bytes"])["type"] for event in body]
+    assert events[-1] == "message_stop"
+    return f"{answer['usage']['outputTokens']} tokens"
+
+
+def retries() -> Outcome:
+    def ask(most: int) -> object:
+        return client(url=LIMITED, retries=most).converse(modelId=MODEL, messages=HELLO, inferenceConfig={"maxTokens": 1})
+
+    return waits(ask, client().exceptions.ThrottlingException, retries=9)
+
+
+def converse_mid_stream() -> Outcome:
+    asked = [{"role": "user", "content": [{"text": BREAK_OFF}]}]
+    ask = client(url=STAGE).converse_stream
+    return breaks_off(EventStreamError, lambda: list(ask(modelId=MODEL, messages=asked)["stream"]))
+
+
+def invoke_mid_stream() -> Outcome:
+    body = json.dumps({**INVOKE, "max_tokens": 500, "messages": [{"role": "user", "content": BREAK_OFF}]})
+    ask = client(url=STAGE).invoke_model_with_response_stream
+    return breaks_off(EventStreamError, lambda: list(ask(modelId=MODEL, body=body)["body"]))
 
 
 def bad_requests() -> str:
@@ -257,6 +310,7 @@ CHECKS: list[tuple[str, Check]] = [
     ("create", converse),
     ("create", other_names),
     ("create", invoke),
+    ("create", bearer_over_https),
     ("stream", converse_stream),
     ("stream", invoke_stream),
     ("stream", random_splits),
@@ -265,11 +319,16 @@ CHECKS: list[tuple[str, Check]] = [
     ("structured output", structured_output),
     ("cache", cache_points),
     ("documents", documents),
+    ("batches", lacks(CONTROL, kind=NotServed)),
     ("count tokens", count_tokens),
+    ("models", lacks(CONTROL, kind=NotServed)),
     ("errors", bad_keys),
     ("errors", bad_requests),
+    ("retries", retries),
+    ("mid-stream", converse_mid_stream),
+    ("mid-stream", invoke_mid_stream),
 ]
 
 if __name__ == "__main__":
-    URL, SECRET = arguments()
+    URL, SECRET, STAGE, LIMITED, TLS, CA = arguments()[:6]
     report(CHECKS)

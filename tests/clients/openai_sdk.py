@@ -1,4 +1,4 @@
-"""What an application does with the official OpenAI SDK: BASE_URL KEY. Runs in the client's own environment."""
+"""What an application does with the official OpenAI SDK."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx2
 import openai
-from checks import Check, arguments, report
+from checks import BREAK_OFF, Check, NotServed, Outcome, arguments, breaks_off, caught, lacks, report, waits
 from pydantic import BaseModel, ConfigDict
 
 MODEL = "claude-3-5-haiku-20241022"
@@ -21,6 +20,8 @@ CITY = {"type": "object", "properties": {"city": {"enum": ["Bonn", "Oslo"]}}, "r
 WEATHER: Any = {"name": "get_weather", "description": "The weather in a city", "parameters": CITY}
 TOOLS: Any = [{"type": "function", "function": WEATHER}]
 README = Path(__file__).parents[2] / "README.md"
+NO_DOCUMENTS = "In OpenAI's shape the server takes text, and no files."
+NO_BATCHES = "The server has batches in the shape of the Claude API alone."
 
 
 class Mood(BaseModel):
@@ -30,19 +31,14 @@ class Mood(BaseModel):
     mood: Literal["good", "bad"]
 
 
-def client(**options: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{URL}/v1", **{"api_key": KEY, "max_retries": 0, **options})
+def client(url: str = "", **options: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url or URL}/v1", **{"api_key": KEY, "max_retries": 0, **options})
 
 
 def raises(kind: type[openai.APIStatusError], call: Callable[[], Any]) -> openai.APIStatusError:
-    caught: openai.APIStatusError | None = None
-    try:
-        call()
-    except kind as error:
-        caught = error
-    assert caught is not None, f"no {kind.__name__}"
-    assert caught.request_id
-    return caught
+    error = caught(kind, call)
+    assert error.request_id
+    return error
 
 
 def create() -> str:
@@ -183,32 +179,46 @@ def errors() -> str:
     image: Any = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     assert "image_url" in raises(openai.BadRequestError, ask(messages=[{"role": "user", "content": [image]}])).message
     assert raises(openai.NotFoundError, ask(model="gpt-9")).code == "model_not_found"
-    wrong = client(api_key="wrong")
-    key = raises(openai.AuthenticationError, lambda: wrong.models.list())
-    assert key.code == "invalid_api_key"
-    return "400, 401, 404"
+    return "400, 404"
 
 
-def retries() -> str:
-    class Flaky(httpx2.HTTPTransport):
-        refused = 0
+def wrong_key() -> Outcome:
+    error = raises(openai.AuthenticationError, lambda: client(api_key="wrong").models.list())
+    assert error.code == "invalid_api_key"
+    return Outcome(error.message, openai.AuthenticationError.__name__)
 
-        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            if Flaky.refused < 2:
-                Flaky.refused += 1
-                error = {
-                    "message": "The server is overloaded.",
-                    "type": "requests",
-                    "param": None,
-                    "code": "rate_limit_exceeded",
-                }
-                return httpx2.Response(429, json={"error": error}, request=request)
-            return super().handle_request(request)
 
-    with httpx2.Client(transport=Flaky()) as flaky:
-        answer = client(max_retries=2, http_client=flaky).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=8)
-    assert Flaky.refused == 2
-    return f"{answer.choices[0].finish_reason} at the third try"
+def count_tokens() -> str:
+    counted = client().responses.input_tokens.count(model=MODEL, input="Hello!").input_tokens
+    usage = client().responses.create(model=MODEL, input="Hello!", max_output_tokens=16).usage
+    assert usage
+    assert counted == usage.input_tokens
+    return f"{counted} tokens"
+
+
+def retries() -> Outcome:
+    def ask(most: int) -> object:
+        return client(LIMITED, max_retries=most).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1)
+
+    return waits(ask, openai.RateLimitError)
+
+
+def mid_stream() -> Outcome:
+    asked: Any = [{"role": "user", "content": BREAK_OFF}]
+
+    def read() -> object:
+        with client(STAGE).chat.completions.stream(model=MODEL, messages=asked) as events:
+            return events.get_final_completion()
+
+    return breaks_off(openai.APIError, read)
+
+
+def response_mid_stream() -> Outcome:
+    def read() -> object:
+        with client(STAGE).responses.stream(model=MODEL, input=BREAK_OFF) as events:
+            return events.get_final_response()
+
+    return breaks_off(RuntimeError, read)  # "Didn't receive a `response.completed` event."
 
 
 CHECKS: list[tuple[str, Check]] = [
@@ -223,11 +233,17 @@ CHECKS: list[tuple[str, Check]] = [
     ("tools", response_tools),
     ("structured output", parse),
     ("cache", cached),
+    ("documents", lacks(NO_DOCUMENTS, kind=NotServed)),
+    ("batches", lacks(NO_BATCHES, kind=NotServed)),
+    ("count tokens", count_tokens),
     ("models", models),
     ("errors", errors),
-    ("errors", retries),
+    ("errors", wrong_key),
+    ("retries", retries),
+    ("mid-stream", mid_stream),
+    ("mid-stream", response_mid_stream),
 ]
 
 if __name__ == "__main__":
-    URL, KEY = arguments()
+    URL, KEY, STAGE, LIMITED = arguments()[:4]
     report(CHECKS)

@@ -1,4 +1,4 @@
-"""What an application does with AnthropicVertex, the official Python client for Vertex AI: BASE_URL KEY."""
+"""What an application does with AnthropicVertex, the official Python client for Vertex AI."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import anthropic
 import pydantic
-from checks import Check, arguments, long_text, report
+from checks import Check, Outcome, arguments, caught, lacks, long_text, report
+from messages_parts import HELLO, broken, cited, retried
 
 MODEL = "claude-3-5-haiku@20241022"
 SERVED = "claude-3-5-haiku-20241022"
-HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 TOOLS: list[Any] = [
     {
         "name": "get_weather",
@@ -25,16 +25,18 @@ TOOLS: list[Any] = [
 ]
 ASK: list[Any] = [{"role": "user", "content": "What is the weather in Bonn?"}]
 ANY: Any = {"type": "any", "disable_parallel_tool_use": True}
+NO_BATCHES = "AnthropicVertex refuses `messages.batches` itself: Vertex AI has batches of its own."
 
 
-def options(key: str = "") -> dict[str, Any]:
-    place = {"base_url": f"{URL}/vertex/v1", "region": "us-east5", "project_id": "a-project"}
-    return {**place, "access_token": key or KEY, "max_retries": 0, "_strict_response_validation": True, "timeout": 120}
+def options(key: str = "", url: str = "", retries: int = 0) -> dict[str, Any]:
+    place = {"base_url": f"{url or URL}/vertex/v1", "region": "us-east5", "project_id": "a-project"}
+    how = {"max_retries": retries, "_strict_response_validation": True, "timeout": 120}
+    return {**place, "access_token": key or KEY, **how}
 
 
 @functools.cache
-def client(key: str = "") -> anthropic.AnthropicVertex:
-    return anthropic.AnthropicVertex(**options(key))
+def client(key: str = "", url: str = "", retries: int = 0) -> anthropic.AnthropicVertex:
+    return anthropic.AnthropicVertex(**options(key, url, retries))
 
 
 def create() -> str:
@@ -106,17 +108,15 @@ def count_tokens() -> str:
     return f"{counted} tokens"
 
 
+def documents() -> str:
+    return cited(client(), MODEL)
+
+
 def raises(kind: type[anthropic.APIStatusError], words: str, call: Callable[[], Any]) -> str:
-    try:
-        call()
-    except anthropic.APIStatusError as error:
-        caught = error
-    else:
-        raise AssertionError(f"no {kind.__name__}")
-    assert type(caught) is kind, f"{type(caught).__name__}, expected {kind.__name__}"
-    assert str(caught.request_id).startswith("req_")
-    assert words in str(caught)
-    return str(caught)
+    error = caught(kind, call)
+    assert str(error.request_id).startswith("req_")
+    assert words in str(error)
+    return str(error)
 
 
 def bad_request() -> str:
@@ -127,12 +127,11 @@ def bad_request() -> str:
     )
 
 
-def wrong_key() -> str:
-    return raises(
-        anthropic.AuthenticationError,
-        "UNAUTHENTICATED",
-        lambda: client("wrong").messages.create(model=MODEL, max_tokens=1, messages=HELLO),
-    )
+def wrong_key() -> Outcome:
+    ask = client("wrong").messages.create
+    kind = anthropic.AuthenticationError
+    told = raises(kind, "UNAUTHENTICATED", lambda: ask(model=MODEL, max_tokens=1, messages=HELLO))
+    return Outcome(told, kind.__name__)
 
 
 def unknown_model() -> str:
@@ -143,6 +142,14 @@ def unknown_model() -> str:
     )
 
 
+def retries() -> Outcome:
+    return retried(lambda most: client(url=LIMITED, retries=most), MODEL)
+
+
+def mid_stream() -> Outcome:
+    return broken(client(url=STAGE), MODEL)
+
+
 CHECKS: list[tuple[str, Check]] = [
     ("create", create),
     ("create", asynchronous),
@@ -151,12 +158,17 @@ CHECKS: list[tuple[str, Check]] = [
     ("tools", tool_in_a_stream),
     ("structured output", parse),
     ("cache", cache),
+    ("documents", documents),
+    ("batches", lacks(NO_BATCHES, lambda: client().messages.batches.list(), anthropic.AnthropicError)),
     ("count tokens", count_tokens),
+    ("models", lacks("AnthropicVertex has no `models`.", lambda: client().models)),  # type: ignore[attr-defined]
     ("errors", bad_request),
     ("errors", wrong_key),
     ("errors", unknown_model),
+    ("retries", retries),
+    ("mid-stream", mid_stream),
 ]
 
 if __name__ == "__main__":
-    URL, KEY = arguments()
+    URL, KEY, STAGE, LIMITED = arguments()[:4]
     report(CHECKS)
