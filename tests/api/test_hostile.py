@@ -148,3 +148,18 @@ def test_a_limit_is_plain_digits(lenient: str, sent: str) -> None:
     for path in ("/v1/models", "/v1/files", "/v1/messages/batches"):
         response = httpx.get(f"{lenient}{path}?limit={sent}", headers=VERSION)
         assert (response.status_code, response.json()["error"]["message"]) == (400, "limit: Input should be a valid integer")
+
+
+ENDLESS = {"type": "object", "properties": {"x": {"$ref": "#"}}, "required": ["x"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_no_answer_can_end(lenient: str, stream: bool) -> None:
+    """It compiles; that nothing matches it shows where the call begins."""
+    tool = {"name": "look", "input_schema": ENDLESS}
+    response = ask(lenient, {**HELLO, "tools": [tool], "tool_choice": {"type": "any"}, "stream": stream})
+    assert response.status_code == (200 if stream else 400)
+    error = json.loads(response.text.rpartition("data: ")[2])["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith("Schema is too complex for compilation. ")
+    assert "state" not in error["message"]

@@ -139,8 +139,8 @@ class Engine(Protocol):
 
         Raises ValueError at the call when the request can never run: empty, longer than `max_context`, a token id
         outside the vocabulary, sampling or a breakpoint out of range; GrammarError for a grammar that cannot be compiled.
-        While iterating: EngineClosed after `close`, DeadlineExceeded past the request's deadline, RuntimeError when the step
-        that carried this request, or its grammar, failed (the engine lives on).
+        While iterating: EngineClosed after `close`, DeadlineExceeded past the request's deadline, GrammarFailed, RuntimeError
+        when the step that carried this request failed (the engine lives on).
         """
 
     def compile(self, grammar: Grammar) -> None:
@@ -156,6 +156,10 @@ class Engine(Protocol):
 
 class GrammarError(ValueError):
     """A grammar that is broken, or that uses what is not supported; the message says what."""
+
+
+class GrammarFailed(RuntimeError):
+    """A grammar that was compiled, but cannot go on; the message says why. Its request ends alone."""
 
 
 class EngineClosed(RuntimeError):

@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from senryu.engine.grammar import MaskThread
-from senryu.engine.interface import DeadlineExceeded, EngineClosed, EngineStats, FinishReason, TokenEvent
+from senryu.engine.interface import DeadlineExceeded, EngineClosed, EngineStats, FinishReason, GrammarFailed, TokenEvent
 from senryu.engine.scheduler import Plan, Scheduler
 from senryu.engine.sequence import Sequence
 from senryu.engine.step import BatchFiller, Pace, Runner, constrained
@@ -231,7 +231,7 @@ class EngineLoop:
         for sequence, tokens in outputs:
             if sequence.matcher and sequence.matcher.error and not sequence.finish:
                 error = sequence.matcher.error
-                self._fail([sequence], RuntimeError, f"the request's grammar failed: {error}", error)
+                self._fail([sequence], GrammarFailed, f"the request's grammar failed: {error}", error)
                 continue
             stream = self._streams.pop(sequence) if sequence.finish else self._streams[sequence]
             self._outbox.setdefault(stream.loop, []).append((stream, tokens, sequence.cached, sequence.finish))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from senryu.engine.interface import Grammar, GrammarError
+from senryu.engine.interface import Grammar, GrammarError, GrammarFailed
 from senryu.errors import SenryuError
 from senryu.service.calls import CallFormat, marks, symbols
 from senryu.service.registry import LoadedModel
@@ -124,7 +124,7 @@ class _Planner:
             for number, tool in enumerate(self._turn.tools):
                 if tool.strict:
                     self._explain(f"tools.{number}.custom", tool.input_schema)
-            raise SenryuError("grammar", why=_reason(error)) from error
+            raise SenryuError("grammar", why=grammar_reason(error)) from error
         return grammar
 
     def _explain(self, path: str, schema: Json) -> None:
@@ -132,7 +132,7 @@ class _Planner:
         try:
             self._engine.compile(Grammar("json_schema", json.dumps(required_first(schema))))
         except GrammarError as error:
-            raise SenryuError("schema", path=path, why=_reason(error)) from error
+            raise SenryuError("schema", path=path, why=grammar_reason(error)) from error
 
     def _text_alone(self) -> list[str]:
         """Text that holds no call: the output schema's, or any."""
@@ -273,9 +273,9 @@ def _without_patterns(value: Any) -> Any:
     return value
 
 
-def _reason(error: GrammarError) -> str:
-    """The library's reason on one line, without our grammar's source."""
+def grammar_reason(error: GrammarError | GrammarFailed) -> str:
+    """The library's reason on one line, without our grammar's source and the library's own state."""
     if "panic: " in str(error):  # past a limit of the library's, which names its own source
         return "It has too many parts: send fewer or smaller schemas"
-    text = str(error).split(": ", 1)[-1].split("failed to compile JSON schema: ")[-1]
+    text = str(error).split(": ", 1)[-1].split("failed to compile JSON schema: ")[-1].partition("\n<state>")[0]
     return " ".join(re.sub(r"\n +\d+ \| .*", "", text, flags=re.S).split())

@@ -11,7 +11,15 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from senryu.config import Settings
-from senryu.engine.interface import Breakpoint, DeadlineExceeded, EngineClosed, Sampling, TokenEvent, TokenRequest
+from senryu.engine.interface import (
+    Breakpoint,
+    DeadlineExceeded,
+    EngineClosed,
+    GrammarFailed,
+    Sampling,
+    TokenEvent,
+    TokenRequest,
+)
 from senryu.errors import SenryuError
 from senryu.ledger.prices import load_prices
 from senryu.service.answer import Answer
@@ -28,7 +36,7 @@ from senryu.service.rates import Pace, Rates
 from senryu.service.registry import LoadedModel, Registry, Served
 from senryu.service.rules import check
 from senryu.service.threads import Threads
-from senryu.service.tools import Plan, plan
+from senryu.service.tools import Plan, grammar_reason, plan
 from senryu.types import Event, Finished, Started, Turn
 
 T = TypeVar("T")
@@ -146,6 +154,8 @@ class Service:
                 raise _refusal(error) from error
             except DeadlineExceeded as error:
                 raise SenryuError("deadline") from error
+            except GrammarFailed as error:  # by a schema that no answer can end, as one that holds itself
+                raise SenryuError("grammar", why=grammar_reason(error)) from error
             if answer.calls:
                 if group:
                     yield meter.see(group)  # for the check takes time
