@@ -127,9 +127,9 @@ def _stamp(headers: Headers) -> str:
         return stamp
     try:
         moment = parsedate_to_datetime(headers.get("date", ""))
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime(STAMP)
+    except (ValueError, OverflowError):  # an offset may lead past the last year
         return ""
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime(STAMP)
 
 
 def _check_time(stamp: str, date: str, now: datetime) -> None:
