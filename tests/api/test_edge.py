@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -110,11 +111,13 @@ def test_known_betas_and_queries_do_not_matter(open_server: str) -> None:
         ("POST", "/v1/messages/"),
         ("PATCH", "/v2"),
         ("POST", "/health"),
+        ("GET", "/v1/models/a%0Ab"),
+        ("TRACE", "/nowhere%0D%0A"),
     ],
 )
 def test_unknown_addresses_and_methods(open_server: str, method: str, path: str) -> None:
     response = httpx.request(method, open_server + path, headers=VERSION)
-    assert_error(response, 404, "not_found_error", f"Not found: {method} {path}")
+    assert_error(response, 404, "not_found_error", f"Not found: {method} {unquote(path)}")
 
 
 def test_unknown_model(open_server: str) -> None:
@@ -148,11 +151,12 @@ def test_browsers_of_this_machine(open_server: str) -> None:
     assert "access-control-allow-origin" not in post(open_server).headers
 
 
-def test_pages_of_elsewhere_need_a_key(open_server: str, keyed_server: str) -> None:
-    elsewhere = {**VERSION, "origin": "https://example.com"}
+@pytest.mark.parametrize("origin", ["https://example.com", "http://[", "null"])
+def test_pages_of_elsewhere_need_a_key(open_server: str, keyed_server: str, origin: str) -> None:
+    elsewhere = {**VERSION, "origin": origin}
     response = post(open_server, headers=elsewhere)
     assert response.status_code == 403
     assert response.json()["error"]["type"] == "permission_error"
-    assert "https://example.com" in response.json()["error"]["message"]
+    assert origin in response.json()["error"]["message"]
     assert post(keyed_server, headers={**elsewhere, "x-api-key": "secret"}).status_code == 200
     assert httpx.options(keyed_server + "/v1/messages", headers=elsewhere).status_code == 204

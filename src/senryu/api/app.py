@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -101,7 +102,7 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
         *claude,
     ]
     edge = Middleware(Edge, api_key=settings.api_key, drain=drain, doors=DOORS)
-    return Starlette(routes=routes, middleware=[edge], lifespan=lifespan)
+    return Starlette(routes=routes, middleware=[edge], lifespan=lifespan, exception_handlers={HTTPException: unmatched})
 
 
 def message_routes(messages: Messages) -> list[Route]:
@@ -142,6 +143,11 @@ async def complete(request: Request) -> Response:
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """Where no route leads. Raises SenryuError("no_route")."""
     raise SenryuError("no_route", method=scope["method"], path=scope["path"][:128])
+
+
+async def unmatched(request: Request, error: Exception) -> Response:
+    """Where not even a catch-all leads: a newline in the address, a method that HTTP has not. Raises as `nowhere`."""
+    raise SenryuError("no_route", method=request.method, path=request.scope["path"][:128])
 
 
 def check_start(settings: Settings) -> None:

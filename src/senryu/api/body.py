@@ -33,7 +33,7 @@ async def body_chunks(request: Request, stall_timeout: float, most: int) -> Asyn
     Raises SenryuError when it is too large or stops coming for `stall_timeout` seconds, CallerGone when the caller hangs up.
     """
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and int(length[:20]) > most:
         raise SenryuError("too_large")
     size, more = 0, True
     while more:

@@ -24,8 +24,8 @@ from senryu.errors import SenryuError
 from senryu.service.ids import new_id
 
 logger = logging.getLogger("senryu.api")
-OPEN_PATHS = frozenset({"/health"})
 EXPOSED_NAMES = ", ".join(("request-id", "x-request-id", "senryu-ignored", "senryu-cost-usd", *EXPOSED)).encode()
+OPEN_PATHS = frozenset({"/health"})
 
 
 class Edge:
@@ -95,8 +95,16 @@ class Edge:
     def _check_origin(self, headers: Headers) -> None:
         """Without a key, only pages of this machine may call: a web page elsewhere must not use the visitor's server."""
         origin = headers.get("origin")
-        if self.key is None and origin and not is_loopback(urlsplit(origin).hostname or ""):
+        if self.key is None and origin and not is_loopback(_host(origin)):
             raise SenryuError("origin", origin=origin[:128])
+
+
+def _host(origin: str) -> str:
+    """Of a web origin; "" where it has none."""
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 def tenant_of(key: str) -> str:
