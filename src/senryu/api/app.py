@@ -15,21 +15,21 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from senryu import __version__
 from senryu.api.batches import BatchRoutes, messages_shape
 from senryu.api.bedrock.routes import BEDROCK, Bedrock
 from senryu.api.desk import Desk
 from senryu.api.doors import Door
 from senryu.api.edge import Edge
 from senryu.api.files import FileRoutes
+from senryu.api.health import Health
 from senryu.api.lifetime import Drain
-from senryu.api.messages import Messages
+from senryu.api.messages import Messages, complete
 from senryu.api.models import Models
 from senryu.api.openai.door import OPENAI_DOOR, OpenAI, by_headers
+from senryu.api.openapi.served import Description
 from senryu.api.openrouter import OPENROUTER, OpenRouter
 from senryu.api.server import DrainServer, check_bind, listen
 from senryu.api.vertex import VERTEX, Vertex
-from senryu.api.wire import json_response
 from senryu.config import Settings
 from senryu.errors import SenryuError
 from senryu.ledger.batches import BatchStore
@@ -80,16 +80,11 @@ def create_app(registry: Registry, settings: Settings, drain: Drain | None = Non
             await stack.enter_async_context(runner.running())
             yield
 
-    async def health(request: Request) -> Response:
-        if not drain.begun:
-            registry.check()
-        status = "draining" if drain.begun else "ok"
-        return json_response({"status": status, "version": __version__}, 503 if drain.begun else 200)
-
     claude = claude_routes(messages, batches, files, models)
     routes = [
         *message_routes(messages),  # most asked, so tried first
-        Route("/health", health, methods=["GET"]),
+        Route("/health", Health(registry, drain).get, methods=["GET"]),
+        Route("/openapi.json", Description(settings, DOORS).get, methods=["GET"]),
         Mount("/anthropic", routes=claude),  # where SDKs of hosted services look for them
         *bedrock.routes(messages=claude),
         Mount("/vertex", routes=[*vertex.routes(), Mount("/", nowhere)]),
@@ -133,11 +128,6 @@ def claude_routes(messages: Messages, batches: BatchRoutes, files: FileRoutes, m
         Route("/v1/complete", complete, methods=["POST"]),
         Mount("/", nowhere),  # any other address or method
     ]
-
-
-async def complete(request: Request) -> Response:
-    """The API before Messages. Raises SenryuError("no_completions")."""
-    raise SenryuError("no_completions")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,7 +25,7 @@ from senryu.service.ids import new_id
 
 logger = logging.getLogger("senryu.api")
 EXPOSED_NAMES = ", ".join(("request-id", "x-request-id", "senryu-ignored", "senryu-cost-usd", *EXPOSED)).encode()
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/openapi.json"})
 
 
 class Edge:

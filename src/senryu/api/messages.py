@@ -13,6 +13,7 @@ from senryu.api.desk import Answer, Desk
 from senryu.api.parse import MessagesRequest, Parser
 from senryu.api.sse import EventStream, MessageFramer
 from senryu.api.wire import api_version, block_json, full_usage, json_response, new_message
+from senryu.errors import SenryuError
 from senryu.ledger.prices import usd
 
 
@@ -43,6 +44,11 @@ class Messages:
             lenient=self.desk.lenient,
             tenant=request.state.tenant,
         )
+
+
+async def complete(request: Request) -> Response:
+    """POST /v1/complete, the API before Messages. Raises SenryuError("no_completions")."""
+    raise SenryuError("no_completions")
 
 
 async def message_response(

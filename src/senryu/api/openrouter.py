@@ -17,8 +17,9 @@ from senryu.api.doors import Door
 from senryu.api.fields import Fields, boolean, free, natural, optional, string
 from senryu.api.openai import errors as openai_errors
 from senryu.api.openai.chunks import REASONS, renamed
-from senryu.api.openai.door import Chat
+from senryu.api.openai.door import Answered, Chat
 from senryu.api.openai.options import USAGE_DETAILS, ChatOptions, prompt_tokens
+from senryu.api.openai.reading import asks_nothing
 from senryu.api.ratelimits import openai_rates
 from senryu.api.wire import json_response
 from senryu.errors import SenryuError
@@ -105,13 +106,17 @@ class OpenRouter:
     def routes(self) -> list[Route]:
         """All but the Messages routes."""
         return [
-            Route("/v1/chat/completions", self.chat.create, methods=["POST"]),
+            Route("/v1/chat/completions", self.complete, methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/user", self.models, methods=["GET"]),  # those that the caller has not ruled out: all
             Route("/v1/key", self.key, methods=["GET"]),
             Route("/v1/auth/key", self.key, methods=["GET"]),  # its older address
             Route("/v1/generation", self.generation, methods=["GET"]),
         ]
+
+    async def complete(self, request: Request) -> Answered:
+        """A completion, or a stream of chunks."""
+        return await self.chat.create(request)
 
     async def models(self, request: Request) -> Response:
         """Every model, newest first, with its prices."""
@@ -237,7 +242,7 @@ def _read(fields: Fields, dialect: Dialect) -> dict[str, Any]:
 
     for name, (what, nothing) in UNHEARD.items():
         value = fields.take_or(name, lambda value, path: value, None)
-        if value is not None and value not in nothing:
+        if not asks_nothing(value, nothing):
             unheard(what, name)
     reasoning = fields.take_or("reasoning", optional(free), None) or {}
     if reasoning.get("enabled") or reasoning.get("max_tokens") or reasoning.get("effort") not in (None, "none"):

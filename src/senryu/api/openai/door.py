@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -45,11 +46,11 @@ OPENAI_DOOR = Door("openai", owns, refusal, id_header="x-request-id", shares=sha
 
 def by_headers(claude: Endpoint, openai: Endpoint) -> Endpoint:
     """An endpoint that answers every caller in the caller's own shape."""
+    return partial(_by_headers, claude, openai)
 
-    async def chosen(request: Request) -> Any:
-        return await (claude if speaks_claude(request.headers) else openai)(request)
 
-    return chosen
+async def _by_headers(claude: Endpoint, openai: Endpoint, request: Request) -> Any:
+    return await (claude if speaks_claude(request.headers) else openai)(request)
 
 
 class Chat:

@@ -90,7 +90,7 @@ class Reading:
         """Features that are not here: refused by name, unless nothing is asked."""
         for name, (what, nothing) in features.items():
             value = fields.take_or(name, _any, None)
-            if value is None or any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in nothing):
+            if asks_nothing(value, nothing):
                 continue
             self.dialect.pass_over(fields.path(name), SenryuError("unsupported", path=fields.path(name), what=what))
 
@@ -165,6 +165,11 @@ class Reading:
         strict = fields.take_or("strict", optional(boolean), None) or False
         self.dialect.finish(fields)
         return {"output_schema": OBJECT if schema is None else schema, "output_strict": strict}
+
+
+def asks_nothing(value: Any, nothing: tuple[Any, ...]) -> bool:
+    """Whether a value is null or one of `nothing`; true is not 1."""
+    return value is None or any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in nothing)
 
 
 def joined(texts: list[Text]) -> tuple[Text, ...]:
