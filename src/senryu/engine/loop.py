@@ -183,7 +183,7 @@ class EngineLoop:
             self._inbox.get()()
 
     def _step(self) -> None:
-        scheduler = self._scheduler
+        scheduler, begun = self._scheduler, perf_counter()
         budget = self._pace.rows
         plan = scheduler.plan(budget)
         self._fail(plan.expired, DeadlineExceeded, "the deadline passed before the request had finished", None)
@@ -208,9 +208,9 @@ class EngineLoop:
         seconds = perf_counter() - start
         if plan.full:
             self._pace.measure(plan.work, seconds)
-        if not plan.prefill and scheduler.drafter:
-            scheduler.drafter.cost.measure(len(batch.tokens), seconds)
         outputs = scheduler.commit(plan, sampled)
+        if not plan.prefill and scheduler.drafter:  # with the Python of drafts, which a small model's step is no longer than
+            scheduler.drafter.cost.measure(len(batch.tokens), perf_counter() - begun)
         if self._check:
             scheduler.check()
         self.stats = scheduler.stats()  # before the events: who sees a request end sees its pages given back
