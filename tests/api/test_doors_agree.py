@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from senryu.config import Settings
 from senryu.engine.interface import TokenRequest
-from serving import TOKENIZER, scripted_model, serving
+from serving import TOKENIZER, scripted_model, serving, serving_with
 
 SYSTEM = "You are a porter. Answer in one line."
 ASKED, SAID, THEN = "Is there a boat to the island today?", "I will look it up.", "And tomorrow?"
@@ -166,3 +170,21 @@ def test_every_door_means_the_same(http: httpx.Client, prompts: Prompts, door: s
 def test_another_conversation_gives_another_answer(http: httpx.Client) -> None:
     """Otherwise the test above could not fail."""
     assert ask(http, "messages", system=SYSTEM + " Please.")[0] != ask(http, "messages")[0]
+
+
+def test_every_door_costs_the_same(prompts: Prompts, tmp_path: Path) -> None:
+    """Rows of the ledger differ in ids and times alone."""
+    headers = {"anthropic-version": "2023-06-01"}
+    with (
+        serving_with(scripted_model(prompts.reply), Settings(home=tmp_path, port=0)) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as http,
+    ):
+        for door in DOORS:
+            ask(http, door)
+    with closing(sqlite3.connect(tmp_path / "senryu.db")) as database:
+        database.row_factory = sqlite3.Row
+        rows = [dict(row) for row in database.execute("SELECT * FROM requests")]
+    assert len(rows) == len(DOORS)
+    apart = {name for name in rows[0] if len({row[name] for row in rows}) > 1}
+    assert apart <= {"id", "at", "first_token_ms", "total_ms", "reused_tokens"}
+    assert rows[0]["cost_nano"] > 0
