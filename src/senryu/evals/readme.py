@@ -61,7 +61,9 @@ def section(document: dict[str, Any]) -> str:
         reads = document["streaming_reads"]
         share = f"{reads['decode_share']:.0%} of {reads['gb_s']:g} GB/s"
         rows.append(["decode's share of streaming reads", share, *[""] * (len(heads) - 2)])
-    taken = f"medians of {document['rounds']} rounds" + (", all sides in turns in one run" if rivals else "")
+    taken = ("one round" if document["rounds"] == 1 else f"medians of {document['rounds']} rounds") + (
+        ", all sides in turns in one run" if rivals else ""
+    )
     intro = f"{machine['cpu']}, {machine['threads']} threads, {machine['kernels']} kernels, {machine['date']}, {taken}:"
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{intro}\n\n```\n{document['command']}\n```\n\n{table}\n"
