@@ -88,13 +88,13 @@ def test_a_transaction_that_fails_leaves_nothing(ledger_settings: Settings) -> N
 
 def test_servers_that_start_together_migrate_once(ledger_settings: Settings) -> None:
     async def main() -> None:
-        databases = [Database(ledger_settings) for _ in range(4)]
+        databases = [Database(ledger_settings) for _ in range(8)]
         await asyncio.gather(*(database.open() for database in databases))
         for number, database in enumerate(databases):
             async with database.write() as connection:
                 await connection.execute(insert(files), [{**FILE, "id": f"file_{number}"}])
         async with databases[0].read() as connection:
-            assert len((await connection.execute(select(files))).all()) == 4
+            assert len((await connection.execute(select(files))).all()) == 8
         for database in databases:
             await database.close()
 

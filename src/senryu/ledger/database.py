@@ -4,9 +4,11 @@ up to date at every start."""
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -55,12 +57,13 @@ class Database:
         try:
             if self.sqlite:
                 Path(self.where).parent.mkdir(parents=True, exist_ok=True)
+                await asyncio.to_thread(_write_ahead, self.where)
             async with self.write() as connection:
                 await connection.run_sync(_bring_up_to_date)
         except NewerSchema as error:
             await self.close()
             raise SenryuError("database_newer", where=self.where, revision=error) from error
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             await self.close()
             why = str(getattr(error, "orig", None) or error).strip()
             raise SenryuError("database_unusable", where=self.where, why=why) from error
@@ -156,11 +159,26 @@ def _bring_up_to_date(connection: Connection) -> None:
     upgrade(connection)
 
 
+def _write_ahead(where: str) -> None:
+    """Readers beside a writer, a mode that stays with the file. Of two that change it at once SQLite tells one "locked" without
+    waiting for its timeout, so the waiting is ours."""
+    until = time.monotonic() + BUSY_SECONDS
+    with closing(sqlite3.connect(where, timeout=BUSY_SECONDS)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
+
+
 def _set_up(connection: Any, record: object) -> None:
     """A new connection to SQLite. Transactions are begun by us: Python's driver would begin them late and unasked."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
