@@ -1,21 +1,18 @@
-"""The training loop of every stage: rows in, a trained net out; logs JSON lines, checkpoints, resumes exactly."""
+"""The one training loop: an objective in, a trained net out; schedule, log in JSON lines, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from senryu.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from senryu.train.net import Net
+from senryu.train.objective import Loss, Objective, Part
 from senryu.train.optim import Optimisers, Schedule
-from senryu.train.pack import document_numbers, targets
 from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import StageRecipe
 
@@ -35,8 +32,8 @@ class RunOptions:
     compile: bool = True
 
 
-def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOptions, *, assistant_only: bool) -> Progress:
-    """Train `net` in place on `rows` uint16 [n, decay_sequence] and return where it ended.
+def run_stage(net: Net, objective: Objective, stage: StageRecipe, options: RunOptions) -> Progress:
+    """Train `net` in place towards `objective` and return where it ended.
 
     Writes `log.jsonl`, `last.pt`, and `stable.pt`: the state before the decay. Copied over `last.pt` and resumed with a
     recipe of more tokens, it gives what one longer run would have given.
@@ -48,7 +45,8 @@ def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOption
     if options.resume and last.exists():
         progress, fixed = load_checkpoint(last, net, optimisers)
         schedule = fixed if progress.decaying else schedule  # a stable run may be given another end
-    loss_of = _loss_function(net, stage, options.compile)
+    if options.compile:
+        net.compile(dynamic=False)
     offset, started, saved = progress.seconds, time.monotonic(), time.monotonic()
     first = progress.step
     with (options.out / "log.jsonl").open("a", encoding="utf8") as log:
@@ -59,14 +57,15 @@ def run_stage(net: Net, rows: np.ndarray, stage: StageRecipe, options: RunOption
                     save_checkpoint(options.out / "stable.pt", net, optimisers, progress, schedule)
                     progress.decaying = True
                     _write(log, event="decay", **asdict(progress), schedule=asdict(schedule))
-            entropy = _accumulate(loss_of, _next_batch(rows, stage, progress, assistant_only))
+            loss = _differentiate(net, objective, progress)
             factor = schedule.factor(progress.tokens)
             norm = optimisers.step(factor)
             progress.step += 1
             progress.tokens += stage.batch_tokens
             progress.seconds = offset + time.monotonic() - started
             if progress.step % LOG_EVERY == 0 or progress.step <= LOG_EVERY:
-                _write(log, **asdict(progress), loss=round(entropy, 5), grad_norm=round(norm, 4), lr_factor=round(factor, 5))
+                figures = {"loss": float(loss.total), **loss.figures, "grad_norm": norm, "lr_factor": factor}
+                _write(log, **asdict(progress), **{name: round(value, 5) for name, value in figures.items()})
             if time.monotonic() - saved > options.checkpoint_minutes * 60:
                 save_checkpoint(last, net, optimisers, progress, schedule)
                 saved = time.monotonic()
@@ -88,35 +87,16 @@ def _by_clock(schedule: Schedule, stage: StageRecipe, options: RunOptions, progr
     return Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
 
 
-def _next_batch(rows: np.ndarray, stage: StageRecipe, progress: Progress, assistant_only: bool) -> list[Tensor]:
-    """Tokens, document numbers and targets, int64 [batch_tokens / length, length]; moves the cursor."""
-    count = stage.batch_tokens // stage.decay_sequence
-    picked = rows[np.arange(progress.row, progress.row + count) % len(rows)]
-    progress.row += count
-    picked = picked.reshape(-1, stage.decay_sequence if progress.decaying else stage.sequence)
-    wanted = targets(picked, assistant_only=assistant_only)
-    return [torch.from_numpy(a) for a in (picked.astype(np.int64), document_numbers(picked), wanted)]
-
-
-LossFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _loss_function(net: Net, stage: StageRecipe, compiled: bool) -> LossFunction:
-    bf16 = matmul_dtype() is torch.bfloat16
-
-    def loss(tokens: Tensor, document: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return net.loss(tokens, document, wanted, stage.z_loss)
-
-    return torch.compile(loss, dynamic=False) if compiled else loss
-
-
-def _accumulate(loss_of: LossFunction, batch: list[Tensor]) -> float:
-    loss, entropy = loss_of(*batch)
-    if not torch.isfinite(loss):
+def _differentiate(net: Net, objective: Objective, progress: Progress) -> Loss:
+    """The next batch's loss, its gradients added to the parameters'."""
+    batch = objective.batch(net, progress, Part())
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=matmul_dtype() is torch.bfloat16):
+        loss = objective.loss(net, batch)
+    if not torch.isfinite(loss.total):
         raise FloatingPointError("the loss is not finite; lower lr_matrix or lr_vector and resume from last.pt")
-    loss.backward()
-    return float(entropy.detach())
+    loss.total.backward()
+    loss.total = loss.total.detach()
+    return loss
 
 
 def _write(log: object, **entry: object) -> None:

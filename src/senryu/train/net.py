@@ -160,6 +160,12 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(Layer(config, kind) for kind in config.layer_types)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
+    def forward(self, tokens: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, document, turns)
+        return self.norm(x)
+
 
 class HeadLoss(torch.autograd.Function):
     """Cross-entropy and z-loss of a linear head in one pass: LOSS_ROWS rows at a time, gradients together with the losses.
@@ -208,6 +214,13 @@ def _head_slope(logits: Tensor, targets: Tensor, z_weight: float, scale: float) 
     return torch.stack((((log_z - picked) * keep).sum(), (log_z.square() * keep).sum())), slope
 
 
+class Head(nn.Module):
+    """The loss of the tied head, as a module of its own so that it can be compiled; it has no weights."""
+
+    def forward(self, states: Tensor, head: Tensor, targets: Tensor, z_weight: float, scale: float) -> tuple[Tensor, Tensor]:
+        return HeadLoss.apply(states, head, targets, z_weight, scale)
+
+
 class Net(nn.Module):
     """Causal language model. `forward` gives logits, `loss` the training loss."""
 
@@ -215,6 +228,12 @@ class Net(nn.Module):
         super().__init__()
         self.config = config
         self.model = Trunk(config)
+        self.head = Head()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place what all callers share, the trunk and the head's loss; arguments are torch.compile's."""
+        self.model.compile(*args, **kwargs)
+        self.head.compile(*args, **kwargs)
 
     def initialise(self, seed: int) -> None:
         """Normal weights; projections back into the residual stream start at zero, so each block starts as identity."""
@@ -228,21 +247,12 @@ class Net(nn.Module):
                 std = 0.02 if "embed" in name else parameter.shape[1] ** -0.5
                 nn.init.normal_(parameter, std=std, generator=generator)
 
-    @torch.compiler.disable
-    def _turns(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """cos, sin and the pair swap; outside the compiled graph, which would compute every cosine again in every layer."""
-        head_dim, theta = self.config.head_dim, self.config.rope_theta
-        device = self.model.norm.weight.device
-        cos, sin = rotary(length, head_dim, theta)
-        return cos.to(device), sin.to(device), pair_swap(head_dim).to(device)
-
     def hidden(self, tokens: Tensor, document: Tensor) -> Tensor:
         """Final normed states [batch, length, hidden]. tokens, document: int64 [batch, length]."""
-        turns = self._turns(tokens.shape[1])
-        x = self.model.embed_tokens(tokens)
-        for layer in self.model.layers:
-            x = layer(x, document, turns)
-        return self.model.norm(x)
+        # Turns are made here, outside the compiled trunk, which would compute every cosine again in every layer.
+        cos, sin = rotary(tokens.shape[1], self.config.head_dim, self.config.rope_theta)
+        turns = (cos, sin, pair_swap(self.config.head_dim))
+        return self.model(tokens, document, tuple(t.to(tokens.device) for t in turns))
 
     def forward(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """Logits [batch, length, vocab]; without `document` each row is one document."""
@@ -256,4 +266,4 @@ class Net(nn.Module):
         """
         states = self.hidden(tokens, document).flatten(0, 1)
         head, scale = self.model.embed_tokens.weight, self.config.logit_scale
-        return HeadLoss.apply(states, head, targets.flatten(), z_weight, scale)
+        return self.head(states, head, targets.flatten(), z_weight, scale)

@@ -20,6 +20,7 @@ from senryu.train.checkpoint import Progress, load_weights
 from senryu.train.export import export
 from senryu.train.loop import RunOptions, run_stage
 from senryu.train.net import Net
+from senryu.train.objective import PackedRows
 from senryu.train.recipe import Recipe, RecipeError
 from senryu.train.vocabulary import train_tokenizer, write_tokenizer
 
@@ -71,7 +72,7 @@ def finetune(recipe: Recipe, bundle: Path, options: RunOptions) -> Progress:
 def _run(net: Net, rows: np.ndarray, recipe: Recipe, name: str, options: RunOptions) -> Progress:
     stage = recipe.pretrain if name == "pretrain" else recipe.sft
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    progress = run_stage(net, rows, stage, replace(options, out=options.out / name), assistant_only=name == "sft")
+    progress = run_stage(net, PackedRows(rows, stage, name == "sft"), stage, replace(options, out=options.out / name))
     summary = {
         "recipe": recipe.name,
         "seed": recipe.seed,
