@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from senryu.train.net import NetConfig
 
 T = TypeVar("T")
 STORED = ("text", "chat", "intent_prompts")  # kinds of sources that are files of the bundle
+STAGES = ("pretrain", "sft", "long", "constitutional", "reward", "dpo", "rl")  # in the order in which they run
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
 class RecipeError(ValueError):
@@ -60,12 +63,16 @@ class StageRecipe:
     lr_matrix: float
     lr_vector: float
     weight_decay: float
-    mix: tuple[Source, ...]
+    mix: tuple[Source, ...] = ()  # reward, dpo and rl may do without
     z_loss: float = 1e-4
+    clock: float = 0.0  # the stage's part of a wall-clock budget, preparation of its data included
+    options: dict[str, Any] = field(default_factory=dict)  # what this stage alone has; its module knows them
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """All of a run. `minutes`: the wall-clock budget of all stages together, shared out by their `clock`; none: by tokens."""
+
     name: str
     seed: int
     held_out: float  # part of the documents of `text` sources that training never sees
@@ -73,21 +80,37 @@ class Recipe:
     tokenizer: TokenizerRecipe
     pretrain: StageRecipe
     sft: StageRecipe
+    long: StageRecipe | None = None  # the later stages may be left out, each by itself
+    constitutional: StageRecipe | None = None
+    reward: StageRecipe | None = None
+    dpo: StageRecipe | None = None
+    rl: StageRecipe | None = None
+    minutes: float | None = None
+
+    @property
+    def stages(self) -> dict[str, StageRecipe]:
+        """The stages that the recipe has, in the order in which they run."""
+        return {name: stage for name in STAGES if (stage := getattr(self, name)) is not None}
 
 
-def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
+def build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A dataclass from a table of a recipe. Raises RecipeError for unknown keys, missing ones and values of a wrong kind."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: unknown key `{key}`; known keys: {', '.join(known)}")
-    missing = [n for n, f in known.items() if f.default is MISSING and n not in table]
+    missing = [n for n, f in known.items() if f.default is f.default_factory is MISSING and n not in table]
     if missing:
         raise RecipeError(f"{where}: missing {', '.join(missing)}; add them to the recipe")
+    for key, value in table.items():
+        wanted = KINDS.get(str(known[key].type).removesuffix(" | None"))
+        if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            raise RecipeError(f"{where}: {key} = {value!r} is no {wanted[-1].__name__}; correct it")
     return kind(**table)
 
 
 def _source(table: dict[str, Any], where: str) -> Source:
-    source = _build(Source, table, where)
+    source = build(Source, table, where)
     if source.kind == "generated":
         if source.name not in GENERATORS:
             raise RecipeError(f"{where}: generator `{source.name}` is unknown; use one of {', '.join(GENERATORS)} as name")
@@ -106,8 +129,8 @@ def _source(table: dict[str, Any], where: str) -> Source:
 
 def _stage(table: dict[str, Any], where: str) -> StageRecipe:
     sources = tuple(_source(entry, f"{where}.mix[{i}]") for i, entry in enumerate(table.get("mix", ())))
-    stage = _build(StageRecipe, {**table, "mix": sources}, where)
-    if abs(sum(s.share for s in sources) - 1) > 1e-6:
+    stage = build(StageRecipe, {**table, "mix": sources}, where)
+    if (sources or not where.endswith(("[reward]", "[dpo]", "[rl]"))) and abs(sum(s.share for s in sources) - 1) > 1e-6:
         raise RecipeError(f"{where}: shares of the mix add up to {sum(s.share for s in sources):.3f}; make them 1")
     for name, length in (("sequence", stage.sequence), ("decay_sequence", stage.decay_sequence)):
         if stage.decay_sequence % length or stage.batch_tokens % length:
@@ -125,10 +148,45 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     parts: dict[str, Any] = dict(table)
     for key, kind in (("net", NetConfig), ("tokenizer", TokenizerRecipe)):
-        parts[key] = _build(kind, table.get(key, {}), f"{path}: [{key}]")
-    for key in ("pretrain", "sft"):
-        parts[key] = _stage(table.get(key, {}), f"{path}: [{key}]")
-    recipe = _build(Recipe, parts, str(path))
+        parts[key] = build(kind, table.get(key, {}), f"{path}: [{key}]")
+    for key in STAGES:
+        if key in table or key in ("pretrain", "sft"):
+            parts[key] = _stage(table.get(key, {}), f"{path}: [{key}]")
+    recipe = build(Recipe, parts, str(path))
     if recipe.net.vocab_size != recipe.tokenizer.vocab_size:
         raise RecipeError(f"{path}: net.vocab_size and tokenizer.vocab_size differ; make them equal")
+    _check_clocks(recipe, str(path))
     return recipe
+
+
+def _check_clocks(recipe: Recipe, where: str) -> None:
+    clocks = {name: stage.clock for name, stage in recipe.stages.items()}
+    if recipe.minutes is not None and recipe.minutes <= 0:
+        raise RecipeError(f"{where}: minutes = {recipe.minutes:g} is no time; make it positive, or remove it to go by tokens")
+    if (any(clocks.values()) or recipe.minutes) and (min(clocks.values()) <= 0 or abs(sum(clocks.values()) - 1) > 1e-6):
+        listed = ", ".join(f"{name} {clock:g}" for name, clock in clocks.items())
+        raise RecipeError(
+            f"{where}: `clock` shares a wall-clock budget between the stages ({listed}); make all positive and 1 in all"
+        )
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as TOML that `load_recipe` reads back to an equal one; what has its default is left out."""
+    return _toml(recipe, "").lstrip("\n")
+
+
+def _toml(value: Any, path: str) -> str:
+    """Of a dataclass: its plain values, then its tables, then its lists of tables."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for each in fields(value):
+        item, name = getattr(value, each.name), f"{path}.{each.name}".lstrip(".")
+        if is_dataclass(item):
+            tables.append(f"\n[{name}]\n{_toml(item, name)}")
+        elif isinstance(item, dict) and item:
+            tables.append(f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(entry)}\n" for key, entry in item.items()))
+        elif isinstance(item, tuple) and item and is_dataclass(item[0]):
+            tables += [f"\n[[{name}]]\n{_toml(entry, name)}" for entry in item]
+        elif item not in (each.default, {}):
+            lines.append(f"{each.name} = {json.dumps(item, ensure_ascii=False)}\n")
+    return "".join(lines + tables)
