@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import re
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 import jsonschema
@@ -15,7 +17,7 @@ from test_generators import blocks, each, some
 
 from senryu.train.generators import Row
 from senryu.train.generators.arithmetic import evaluate
-from senryu.train.generators.retrieval import SHORTEST
+from senryu.train.generators.retrieval import KINDS, SHORTEST, over_one_text
 from senryu.train.generators.tools import SCENARIOS, SIZES
 
 
@@ -74,40 +76,80 @@ def test_the_calculator_refuses_all_else(expression: str) -> None:
 
 # Retrieval
 
+VALUE = r"[A-Z]{2}-\d{4}|\d{5,}"
+
 
 def check_needle(row: Row) -> None:
     prompt, text, answer = row["messages"][0]["content"], row["text"], row["messages"][-1]["content"]
     assert answer == row["answer"]
     assert text in prompt
-    question = prompt.replace(text, "")
-    if row["kind"] == "variables":
-        links = {m[0]: m[1] for s in re.split(r"(?<=\.) ", text) if len(m := _assignment(s)) == 2}
-        names = re.findall(r"\b[A-Z]{4}\b", question)
-        value = names[-1]
-        for _ in range(5):
-            value = links.get(value, value)
-        assert value == answer
-        return
-    for value in answer.split(", "):
-        assert text.count(value) == 1
-    sentences = re.split(r"(?<=\.) ", text)
-    holding = [s for value in answer.split(", ") for s in sentences if value in s]
-    keys = [k for s in holding for k in re.findall(r"[A-Z]\w+ [A-Z]\w+(?: \d+ in \w+)?", s) if k in question]
-    assert len(keys) == len(holding)
-    assert [question.index(k) for k in keys] == sorted(question.index(k) for k in keys)
+    question, sentences = prompt.replace(text, ""), re.split(r"(?<=\.)\s+", text)
+    assert answer == FINDERS[row["kind"]](question, sentences, answer)
 
 
-def _assignment(sentence: str) -> list[str]:
-    """The variable that a sentence sets, and its number or the variable it is taken from; [] for filler."""
-    return re.findall(r"\b[A-Z]{4}\b|\b\d{4,}\b", sentence)
+def find_needles(question: str, sentences: list[str], answer: str) -> str:
+    """The values in the order of their keys in the question; each stands once."""
+    text = " ".join(sentences)
+    assert all(text.count(value) == 1 for value in answer.split(", "))
+    holding = [s for s in sentences if re.search(VALUE, s)]
+    values = {_key(s, question): re.findall(VALUE, s)[-1] for s in holding}
+    return ", ".join(values[key] for key in sorted(filter(None, values), key=question.index))
 
 
-test_needles_are_found = each("retrieval", check_needle, count=4)
+def find_variable(question: str, sentences: list[str], answer: str) -> str:
+    links = {m[0]: m[1] for s in sentences if len(m := re.findall(r"\b[A-Z]{4}\b|\b\d{4,}\b", s)) == 2}
+    value = re.findall(r"\b[A-Z]{4}\b", question)[-1]
+    for _ in range(5):
+        value = links.get(value, value)
+    return value
+
+
+def find_last(question: str, sentences: list[str], answer: str) -> str:
+    values = [re.findall(r"[A-Z]{2}-\d{4}", s) for s in sentences if _key(s, question)]
+    return [value for found in values for value in found][-1]
+
+
+def find_count(question: str, sentences: list[str], answer: str) -> str:
+    """A sentence counts when who and what are asked for."""
+    phrases = [re.sub(r"^(Then|Again|Once more|A little later) ", "", s).rstrip(".") for s in sentences]
+    return str(sum(phrase in question for phrase in phrases if _key(phrase, question)))
+
+
+def find_clause(question: str, sentences: list[str], answer: str) -> str:
+    (name,) = re.findall(r"(?:Clause|Section|Condition|Paragraph|Provision|Rule) \d+", question)
+    (clause,) = [s.partition(": ")[2] for s in sentences if s.startswith(f"{name}:")]
+    return clause
+
+
+def find_pair(question: str, sentences: list[str], answer: str) -> str:
+    (key,) = re.findall(r"[A-Z]{2}-\d{4}", question)
+    (line,) = [line for line in "".join(sentences).splitlines() if key in line]
+    return re.findall(r"\d{5,}", line)[-1]
+
+
+def _key(sentence: str, question: str) -> str:
+    """The name or address of the sentence that the question asks for; "" if there is none."""
+    found = re.findall(r"[A-Z]\w+ [A-Z]\w+(?: \d+ in \w+)?", sentence)
+    return next((key for key in found if key in question), "")
+
+
+FINDERS = {"needle": find_needles, "needles": find_needles, "variables": find_variable, "last": find_last,
+           "count": find_count, "quote": find_clause, "pairs": find_pair}  # fmt: skip
+
+test_what_is_asked_for_is_found = each("retrieval", check_needle, count=8)
+
+
+def test_every_kind_is_drawn_and_can_be_asked_for() -> None:
+    assert {row["kind"] for row in some("retrieval", 1, count=100)} == set(KINDS) == set(FINDERS)
+    for kind in KINDS:
+        assert {row["kind"] for row in some("retrieval", 1, count=5, kind=kind)} == {kind}
+    with pytest.raises(ValueError, match="kind = 'sonnet' is unknown; use one of needle, "):
+        some("retrieval", 1, kind="sonnet")
 
 
 def test_a_text_is_as_long_as_it_is_asked_to_be() -> None:
     for chars in (SHORTEST, 2000, 60_000):
-        for row in some("retrieval", 2, "test", 6, chars=chars, exactly=True):
+        for row in some("retrieval", 2, "test", 14, chars=chars, exactly=True):
             assert chars - 130 < len(row["text"]) <= chars
     lengths = [len(row["text"]) for row in some("retrieval", 2, count=60, chars=20_000)]
     assert min(lengths) < 1500
@@ -121,6 +163,53 @@ def test_needles_lie_anywhere() -> None:
     depths = [row["text"].index(row["answer"]) / 4000 for row in rows]
     assert min(depths) < 0.05
     assert max(depths) > 0.9
+
+
+def test_the_rows_of_the_evaluation_stay_as_they_are() -> None:
+    """Figures of earlier models stay comparable."""
+    rows = some("retrieval", 20_261_127, "test", 5, chars=4000, exactly=True, kind="needle")
+    digest = hashlib.sha256(json.dumps([row["messages"] for row in rows]).encode()).hexdigest()
+    assert digest == "5e180e59404a5a70bbac18069c7be60749966b8228d0ed8487c1a53a5990cc1f"
+
+
+def test_a_long_text_hardly_says_anything_twice() -> None:
+    (row,) = some("retrieval", 1, "test", 1, chars=600_000, exactly=True, kind="needle")
+    sentences = re.split(r"(?<=\.)\s+", row["text"])
+    assert len(sentences) > 8_000
+    assert len(set(sentences)) > 0.85 * len(sentences)
+
+
+def test_documents_can_be_the_filler_and_hold_no_value_by_chance() -> None:
+    prose = "".join(f"It is {n} now in the city. " for n in range(1000, 99_999, 7))
+    rows = some("retrieval", 1, "test", 40, chars=20_000, exactly=True, kind="variables", documents=[prose])
+    for row in rows:
+        check_needle(row)
+        assert row["text"].count("now in the city") > 500
+    with pytest.raises(ValueError, match="documents for the filler are empty"):
+        some("retrieval", 1, documents=["", " "], kind="needle")
+
+
+DEPTHS = (0.0, 0.25, 0.5, 1.0)
+
+
+def test_many_questions_over_one_text_begin_alike_and_have_their_needles_where_they_were_asked_for() -> None:
+    rows, other = islice(over_one_text(3, chars=30_000, depths=DEPTHS), 2)
+    text, prompts = rows[0]["text"], [row["messages"][0]["content"] for row in rows]
+    assert 29_870 < len(text) <= 30_000
+    (before,) = {prompt.partition(text)[0] for prompt in prompts}  # the same prompt up to the text's end
+    questions = [prompt.removeprefix(before + text) for prompt in prompts]
+    assert Counter(row["kind"] for row in rows) == {"needle": 4, "needles": 4, "variables": 4}
+    for row, depth in zip(rows, DEPTHS):
+        assert row["depth"] == depth
+        assert abs(text.index(row["answer"]) / len(text) - depth) < 0.03
+    sentences = re.split(r"(?<=\.)\s+", text)
+    for row, question in zip(rows, questions):
+        assert row["answer"] == row["messages"][-1]["content"] == FINDERS[row["kind"]](question, sentences, row["answer"])
+        assert row["answer"] == ", ".join(row["values"])
+        assert set(row["values"]) < set(row["planted"])
+    assert other[0]["messages"] != rows[0]["messages"]
+    with pytest.raises(ValueError, match=r"too short for 4 needles and 4 chains; use \d+ or more"):
+        next(over_one_text(3, chars=500, depths=DEPTHS))
 
 
 # Extraction

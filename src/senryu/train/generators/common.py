@@ -10,8 +10,9 @@ import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Split = Literal["train", "test"]
 Row = dict[str, Any]
 Call = tuple[str, dict[str, Any]]  # a tool's name and its input
@@ -24,8 +25,8 @@ def banks(name: str, split: Split) -> dict[str, Any]:
     return tables[split]
 
 
-def stream(name: str, seed: int, split: Split, make: Callable[[random.Random], Row]) -> Iterator[Row]:
-    """Rows without end; the same for the same name, seed and split."""
+def stream(name: str, seed: int, split: Split, make: Callable[[random.Random], T]) -> Iterator[T]:
+    """What `make` makes, without end; the same for the same name, seed and split."""
     draw = random.Random(f"{name} {split} {seed}")
     while True:
         yield make(draw)
