@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from senryu.train.generators import arithmetic, extraction, retrieval, smalltalk, support, tools
+from senryu.train.generators import arithmetic, extraction, retrieval, safety, smalltalk, support, tools
 from senryu.train.generators.common import Row, Split
 
 __all__ = ["GENERATORS", "Row", "Split"]
@@ -17,6 +17,7 @@ GENERATORS: dict[str, Callable[..., Iterator[Row]]] = {
     "arithmetic": arithmetic.rows,
     "extraction": extraction.rows,
     "retrieval": retrieval.rows,
+    "safety": safety.rows,
     "smalltalk": smalltalk.rows,
     "support": support.rows,
     "tools": tools.rows,
