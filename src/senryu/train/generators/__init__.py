@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from senryu.train.generators import arithmetic, extraction, retrieval, safety, smalltalk, support, tools
+from senryu.train.generators import arithmetic, copying, extraction, retrieval, safety, smalltalk, support, tools
 from senryu.train.generators.common import Row, Split
 
 __all__ = ["GENERATORS", "Row", "Split"]
 
 GENERATORS: dict[str, Callable[..., Iterator[Row]]] = {
     "arithmetic": arithmetic.rows,
+    "copying": copying.rows,
     "extraction": extraction.rows,
     "retrieval": retrieval.rows,
     "safety": safety.rows,

@@ -15,6 +15,9 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 Split = Literal["train", "test"]
 Row = dict[str, Any]
+INVENTED = 0.4  # the share of training words that stand in no bank
+ONSETS = ("b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r", "s", "sh", "st", "t", "tr", "v", "w", "y", "z")
+RHYMES = ("a", "al", "an", "ar", "e", "el", "en", "er", "i", "il", "in", "is", "o", "ol", "on", "or", "u", "um", "un", "us", "ai", "ea", "oo", "ack", "ell", "ing", "ost", "ung")
 Call = tuple[str, dict[str, Any]]  # a tool's name and its input
 
 
@@ -89,19 +92,26 @@ def code(draw: random.Random) -> str:
     return f"{letters}-{draw.randint(1000, 9999)}"
 
 
+def word(draw: random.Random, split: Split, key: str) -> str:
+    """A word of the bank; in training now and then one that nobody has heard before, of the same make: it can only be copied."""
+    known = draw.choice(banks("words", split)[key])
+    if split == "test" or draw.random() > INVENTED:
+        return str(known)
+    made = "".join(draw.choice(ONSETS) + draw.choice(RHYMES) for _ in range(draw.choice((1, 2, 2, 3))))
+    made = capital(made) if known[0].isupper() else made
+    return f"{made} {known.split()[-1]}" if " " in known else made  # `Mill Lane` becomes `Drunel Lane`
+
+
 def person(draw: random.Random, split: Split) -> str:
-    words = banks("words", split)
-    return f"{draw.choice(words['first'])} {draw.choice(words['last'])}"
+    return f"{word(draw, split, 'first')} {word(draw, split, 'last')}"
 
 
 def address(draw: random.Random, split: Split) -> str:
-    words = banks("words", split)
-    return f"{draw.choice(words['street'])} {draw.randint(1, 180)}, {draw.choice(words['city'])}"
+    return f"{word(draw, split, 'street')} {draw.randint(1, 180)}, {word(draw, split, 'city')}"
 
 
 def product(draw: random.Random, split: Split) -> str:
-    words = banks("words", split)
-    return f"{draw.choice(words['colour'])} {draw.choice(words['product'])}"
+    return f"{word(draw, split, 'colour')} {word(draw, split, 'product')}"
 
 
 def listed(items: list[str]) -> str:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from senryu.train.generators.common import Row, Split, Talk, address, banks, code, person, product, stream
+from senryu.train.generators.common import Row, Split, Talk, address, banks, code, person, product, stream, word
 
 KINDS = ("receipt", "mail", "ticket", "appointment", "lines")
 TYPES = {"total": "number", "amount": "number", "count": "integer", "online": "boolean"}  # the others are strings
@@ -70,11 +70,10 @@ class _Maker:
     def part(self, part: str, columns: dict[str, str]) -> tuple[Any, Any]:
         """What the text says of a part, and its value in the answer."""
         draw = self.draw
-        words = banks("words", self.split)
-        plain = {"company": words["company"], "subject": words["topic"]}
+        plain = {"company": "company", "subject": "topic"}
         match part:
             case "company" | "subject":
-                value: Any = draw.choice(plain[part])
+                value: Any = word(draw, self.split, plain[part])
             case "address" | "place":
                 value = address(draw, self.split)
             case "sender" | "recipient" | "person":

@@ -11,7 +11,7 @@ from typing import Any
 from senryu.train.generators import common
 from senryu.train.generators.common import Row, Split, Talk, banks, capital, code, listed
 
-SIZES = (1, 5, 20)  # tools in the list
+SIZES = {1: 5, 5: 4, 20: 1}  # how many tools are in the list, and their weights: long lists have little that is answered
 SCENARIOS = {"call": 40, "calls": 20, "missing": 12, "irrelevant": 14, "error": 14}  # their weights
 KINDS = ("string", "string", "integer", "number", "boolean", "enum", "array", "object")
 
@@ -64,7 +64,7 @@ class _Maker:
 
     def row(self, size: int | None) -> Row:
         scenario = self.draw.choices(list(SCENARIOS), list(SCENARIOS.values()))[0]
-        made = self.tools(size or self.draw.choice(SIZES))
+        made = self.tools(size or self.draw.choices(list(SIZES), list(SIZES.values()))[0])
         system = self.pick("systems") if self.draw.random() < 0.5 else ""
         talk = Talk("tools", system, [each.entry for each in made])
         getattr(self, f"_{scenario}")(talk, made)
@@ -157,7 +157,7 @@ class _Maker:
         if kind == "address":
             return common.address(self.draw, self.split).replace(",", " in")
         if kind in ("city", "topic"):
-            return str(self.draw.choice(banks("words", self.split)[kind]))
+            return common.word(self.draw, self.split, kind)
         return code(self.draw) if self.draw.random() < 0.4 else common.product(self.draw, self.split)
 
     def said(self, p: Parameter, value: Any) -> str:
