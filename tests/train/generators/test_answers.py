@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 from test_generators import blocks, each, some
 
-from senryu.train.generators.common import banks
 from senryu.train.generators import Row
 from senryu.train.generators.arithmetic import evaluate
+from senryu.train.generators.common import banks
 from senryu.train.generators.retrieval import KINDS, SHORTEST, over_one_text
 from senryu.train.generators.tools import SCENARIOS, SIZES
 

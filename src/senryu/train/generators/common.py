@@ -152,7 +152,7 @@ def code(draw: random.Random) -> str:
 
 
 def word(draw: random.Random, split: Split, key: str) -> str:
-    """A word of the bank; in training now and then one that nobody has heard before, of the same make: it can only be copied."""
+    """A word of the bank; in training now and then one that nobody has heard before: it can only be copied."""
     known = draw.choice(banks("words", split)[key])
     if split == "test" or draw.random() > INVENTED:
         return str(known)

@@ -1,5 +1,7 @@
-"""Texts to be repeated: as they are, as JSON, with one thing changed. Every word of an answer stands in its prompt, so a network
-learns from every token to look back instead of guessing."""
+"""Texts to be repeated: as they are, as JSON, with one thing changed.
+
+Every word of an answer stands in its prompt, so a network learns from every token to look back instead of guessing.
+"""
 
 from __future__ import annotations
 
