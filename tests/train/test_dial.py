@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from senryu.train import dial
+from senryu.train.device import Device
 from senryu.train.dial import SHAPES, Setting, Speed
 from senryu.train.net import Net, NetConfig
 from senryu.train.recipe import Recipe, RecipeError, load_recipe, recipe_text
@@ -122,7 +123,7 @@ def test_the_batch_grows_with_the_tokens_and_leaves_steps() -> None:
 
 def test_a_probe_measures_this_machine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dial, "PROBE_SECONDS", 0.0)
-    speed = dial.measure(recipe.net, recipe.pretrain, compiled=False)
+    speed = dial.measure(recipe.net, recipe.pretrain, Device())
     assert speed.token > 0
     assert speed.step > 0
     assert speed.tokens_per_second(100) < speed.tokens_per_second(1_000_000) < 1 / speed.token

@@ -71,7 +71,7 @@ def test_held_out_documents_are_not_in_the_training_rows(run: Path, bundle: Path
 
 
 def test_resuming_equals_an_uninterrupted_run(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
-    options = RunOptions(tmp_path, compile=False, stop_after_steps=5)  # of 12; the decay starts after 8
+    options = RunOptions(tmp_path, stop_after_steps=5)  # of 12; the decay starts after 8
     pretrain(recipe, bundle, options)
     pretrain(recipe, bundle, replace(options, resume=True, stop_after_steps=4))
     pretrain(recipe, bundle, replace(options, resume=True, stop_after_steps=None))
@@ -84,17 +84,17 @@ def test_resuming_equals_an_uninterrupted_run(run: Path, tmp_path: Path, bundle:
 
 def test_the_stable_checkpoint_goes_on_as_one_longer_run(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
     longer = replace(recipe, pretrain=replace(recipe.pretrain, tokens=8192))
-    pretrain(longer, bundle, RunOptions(tmp_path / "whole", compile=False))
+    pretrain(longer, bundle, RunOptions(tmp_path / "whole"))
     shutil.copytree(run / "data", tmp_path / "grown" / "data")
     (tmp_path / "grown" / "pretrain").mkdir()
     shutil.copy(run / "pretrain" / "stable.pt", tmp_path / "grown" / "pretrain" / "last.pt")
-    pretrain(longer, bundle, RunOptions(tmp_path / "grown", resume=True, compile=False))
+    pretrain(longer, bundle, RunOptions(tmp_path / "grown", resume=True))
     whole, grown = (torch.load(tmp_path / n / "pretrain" / "last.pt", weights_only=True)["net"] for n in ("whole", "grown"))
     assert all(torch.equal(whole[name], grown[name]) for name in whole)
 
 
 def test_a_time_budget_moves_the_decay_and_keeps_its_share(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
-    progress = pretrain(recipe, bundle, RunOptions(tmp_path, minutes=0.0, compile=False))
+    progress = pretrain(recipe, bundle, RunOptions(tmp_path, minutes=0.0))
     entries = log(tmp_path / "pretrain")
     assert next(e for e in entries if e.get("event") == "decay")["tokens"] == 512  # one step, then the time is over
     assert progress.tokens == 1024  # the recipe's third of the tokens, in whole steps

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from senryu.train.checkpoint import load_weights
+from senryu.train.device import choose_device
 from senryu.train.export import export
 from senryu.train.loop import RunOptions
 from senryu.train.net import Net
+from senryu.train.parallel import joined
 from senryu.train.recipe import RecipeError, load_recipe
 from senryu.train.stages import finetune, pretrain
 
@@ -28,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--data", type=Path, required=True, help="folder of the data bundle (pretrain/, sft/)")
         command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
         command.add_argument("--minutes", type=float, help="time budget: the decay starts by the clock")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         command.add_argument("--no-compile", action="store_true", help="without torch.compile: slower, starts at once")
     command = verbs.add_parser("export", help="write a checkpoint as a Hugging Face folder")
     _common(command)
@@ -51,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             load_weights(args.out / args.stage / "last.pt", net)
             export(net, args.out / "data", args.to)
             return
-        options = RunOptions(args.out, args.resume, args.minutes, compile=not args.no_compile)
-        (pretrain if args.verb == "pretrain" else finetune)(recipe, args.data, options)
+        with joined(choose_device(args.device, compile=not args.no_compile)) as (part, device):
+            options = RunOptions(args.out, args.resume, args.minutes, device=device, part=part)
+            (pretrain if args.verb == "pretrain" else finetune)(recipe, args.data, options)
     except (RecipeError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 

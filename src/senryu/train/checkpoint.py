@@ -33,13 +33,16 @@ def save_checkpoint(path: Path, net: Net, optimisers: Optimisers, progress: Prog
         "rng": torch.get_rng_state(),
     }
     part = path.with_suffix(".part")
-    torch.save(state, part)
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 
 def load_checkpoint(path: Path, net: Net, optimisers: Optimisers) -> tuple[Progress, Schedule]:
     """Restore a run in place. Raises FileNotFoundError, or RuntimeError where shapes differ from the recipe's."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     net.load_state_dict(state["net"])
     optimisers.load_state_dict(state["optimisers"])
     torch.set_rng_state(state["rng"])
@@ -48,4 +51,4 @@ def load_checkpoint(path: Path, net: Net, optimisers: Optimisers) -> tuple[Progr
 
 def load_weights(path: Path, net: Net) -> None:
     """Only the weights of a checkpoint: where the next stage starts."""
-    net.load_state_dict(torch.load(path, weights_only=True)["net"])
+    net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["net"])

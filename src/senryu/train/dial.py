@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from senryu.train.device import Device
 from senryu.train.net import Net, NetConfig
 from senryu.train.optim import Optimisers
-from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import Recipe, RecipeError, StageRecipe
 
 TOKENS_PER_PARAMETER = 10.5  # (a)
@@ -66,30 +66,32 @@ class Speed:
         return batch_tokens / (batch_tokens * self.token + self.step)
 
 
-def measure(net: NetConfig, stage: StageRecipe, *, compiled: bool) -> Speed:
+def measure(net: NetConfig, stage: StageRecipe, device: Device) -> Speed:
     """A few seconds of real training steps on random tokens: medians of whole steps and of the optimisers' part.
 
-    It runs uncompiled, since compiling takes longer than the probe; `compiled` counts the measured gain of it in.
+    It runs uncompiled, since compiling takes longer than the probe; where the device will compile, its gain is counted in.
     """
-    model, length = Net(net), PROBE_LENGTH
+    model, length = Net(net).to(device.name), PROBE_LENGTH
     model.initialise(0)
-    optimisers = Optimisers(model, stage)
+    optimisers = Optimisers(model, stage, device.dtype)
     tokens = torch.randint(64, net.vocab_size, (PROBE_ROWS, length), generator=torch.Generator().manual_seed(0))
+    [tokens] = device.put([tokens])
     document = torch.zeros_like(tokens)
     passes: list[float] = []
     steps: list[float] = []
     began = time.perf_counter()
     while len(passes) < 3 or time.perf_counter() - began < PROBE_SECONDS:
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=matmul_dtype() is torch.bfloat16):
+        with device.autocast():
             loss, _ = model.loss(tokens, document, tokens, stage.z_loss)
         loss.backward()
+        device.synchronise()
         middle = time.perf_counter()
-        optimisers.step(1.0)
+        optimisers.step(1.0)  # its norm of the gradients is a number here: a GPU is waited for
         passes.append(middle - start)
         steps.append(time.perf_counter() - middle)
     # the first pass warms caches up; the least disturbed of the others is what the machine can do
-    return Speed(min(passes[1:]) / tokens.numel() / (COMPILED if compiled else 1), min(steps[1:]))
+    return Speed(min(passes[1:]) / tokens.numel() / (COMPILED if device.compile else 1), min(steps[1:]))
 
 
 def best_size(flops_per_second: float, seconds: float) -> str:

@@ -58,7 +58,7 @@ def export(net: Net, tokenizer_folder: Path, folder: Path, dtype: torch.dtype = 
     """Write the whole model folder; the tied head is not stored, as transformers expects."""
     folder.mkdir(parents=True, exist_ok=True)
     write_configs(net.config, folder)
-    tensors = {name: p.detach().to(dtype).contiguous() for name, p in net.state_dict().items()}
+    tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in net.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (tokenizer_folder / name).resolve() != (folder / name).resolve():

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
+from senryu.train import parallel
 from senryu.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from senryu.train.device import PLAIN, Device
+from senryu.train.log import Log
 from senryu.train.net import Net
-from senryu.train.objective import Loss, Objective, Part
+from senryu.train.objective import WHOLE, Loss, Objective, Part
 from senryu.train.optim import Optimisers, Schedule
-from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import StageRecipe
 
 LONG_ROWS = 1.25  # time per token of a decay with longer rows, over the stable part's
@@ -21,84 +25,133 @@ LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
+class Report:
+    """How a stage stands after a step, for whoever watches it."""
+
+    stage: str
+    step: int
+    tokens: int
+    total_tokens: int
+    loss: float
+    figures: dict[str, float]  # of the objective
+    tokens_per_second: float  # of the last steps
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """How a stage runs, as opposed to what it trains (the recipe)."""
 
-    out: Path
+    out: Path  # the stage's folder; its name is the stage's
     resume: bool = False
     minutes: float | None = None  # time budget: the decay then starts by the clock, and the log says at which token
     checkpoint_minutes: float = 5.0
     stop_after_steps: int | None = None  # leave with a checkpoint, to be resumed
-    compile: bool = True
+    device: Device = PLAIN
+    part: Part = WHOLE  # of every batch; see parallel.py
+    report: Callable[[Report], None] | None = None  # called after every step, by rank 0
 
 
 def run_stage(net: Net, objective: Objective, stage: StageRecipe, options: RunOptions) -> Progress:
     """Train `net` in place towards `objective` and return where it ended.
 
     Writes `log.jsonl`, `last.pt`, and `stable.pt`: the state before the decay. Copied over `last.pt` and resumed with a
-    recipe of more tokens, it gives what one longer run would have given.
+    recipe of more tokens, it gives what one longer run would have given. Raises RecipeError where processes cannot share
+    a batch, FloatingPointError when the loss is no number any more.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    optimisers = Optimisers(net, stage)
-    progress, schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
-    last = options.out / "last.pt"
-    if options.resume and last.exists():
-        progress, fixed = load_checkpoint(last, net, optimisers)
-        schedule = fixed if progress.decaying else schedule  # a stable run may be given another end
-    if options.compile:
-        net.compile(dynamic=False)
-    offset, started, saved = progress.seconds, time.monotonic(), time.monotonic()
-    first = progress.step
-    with (options.out / "log.jsonl").open("a", encoding="utf8") as log:
-        while progress.tokens < schedule.tokens:
-            if not progress.decaying:
-                schedule = _by_clock(schedule, stage, options, progress)
-                if progress.tokens >= schedule.decay_start:
-                    save_checkpoint(options.out / "stable.pt", net, optimisers, progress, schedule)
-                    progress.decaying = True
-                    _write(log, event="decay", **asdict(progress), schedule=asdict(schedule))
-            loss = _differentiate(net, objective, progress)
-            factor = schedule.factor(progress.tokens)
-            norm = optimisers.step(factor)
-            progress.step += 1
-            progress.tokens += stage.batch_tokens
-            progress.seconds = offset + time.monotonic() - started
-            if progress.step % LOG_EVERY == 0 or progress.step <= LOG_EVERY:
-                figures = {"loss": float(loss.total), **loss.figures, "grad_norm": norm, "lr_factor": factor}
-                _write(log, **asdict(progress), **{name: round(value, 5) for name, value in figures.items()})
-            if time.monotonic() - saved > options.checkpoint_minutes * 60:
-                save_checkpoint(last, net, optimisers, progress, schedule)
-                saved = time.monotonic()
-            if options.stop_after_steps is not None and progress.step - first >= options.stop_after_steps:
-                break
-        save_checkpoint(last, net, optimisers, progress, schedule)
-        _write(log, event="end", **asdict(progress), schedule=asdict(schedule))
-    return progress
+    return _Run(net, objective, stage, options).run()
 
 
-def _by_clock(schedule: Schedule, stage: StageRecipe, options: RunOptions, progress: Progress) -> Schedule:
-    """With a time budget, fix the total as soon as the stable part's time is over; the decay keeps its share of tokens."""
-    share = stage.decay_tokens / stage.tokens
-    decay_time = share * (LONG_ROWS if stage.decay_sequence > stage.sequence else 1.0)
-    stable_time = (1 - share) / (1 - share + decay_time)
-    if options.minutes is None or progress.seconds < options.minutes * 60 * stable_time or progress.step == 0:
-        return schedule
-    decay = max(round(progress.tokens * share / (1 - share) / stage.batch_tokens), 1) * stage.batch_tokens
-    return Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
+class _Run:
+    """One call of `run_stage`: the state of a stage between two steps."""
 
+    def __init__(self, net: Net, objective: Objective, stage: StageRecipe, options: RunOptions) -> None:
+        self.net, self.objective, self.stage, self.options = net, objective, stage, options
+        net.to(options.device.name).train()
+        if options.device.compile:
+            net.compile(dynamic=False)
+        self.optimisers = Optimisers(net, stage, options.device.dtype)
+        self.progress, self.schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
+        self.writes = options.part.rank == 0
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.resume and (options.out / "last.pt").exists():
+            self.progress, fixed = load_checkpoint(options.out / "last.pt", net, self.optimisers)
+            self.schedule = fixed if self.progress.decaying else self.schedule  # a stable run may be given another end
+        self.step = parallel.shared(parallel.Step(net, objective), options.part)
+        self.started = time.monotonic() - self.progress.seconds
+        self.durations: deque[float] = deque(maxlen=20)  # of the last steps, in seconds
 
-def _differentiate(net: Net, objective: Objective, progress: Progress) -> Loss:
-    """The next batch's loss, its gradients added to the parameters'."""
-    batch = objective.batch(net, progress, Part())
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=matmul_dtype() is torch.bfloat16):
-        loss = objective.loss(net, batch)
-    if not torch.isfinite(loss.total):
-        raise FloatingPointError("the loss is not finite; lower lr_matrix or lr_vector and resume from last.pt")
-    loss.total.backward()
-    loss.total = loss.total.detach()
-    return loss
+    def run(self) -> Progress:
+        """Steps until the schedule's end, or until the options say stop."""
+        progress, options = self.progress, self.options
+        saved, first = time.monotonic(), progress.step
+        with Log(options.out / "log.jsonl" if self.writes else None, progress if options.resume else None) as log:
+            while progress.tokens < self.schedule.tokens:
+                began = time.monotonic()
+                if not progress.decaying:
+                    self._decay_when_due(log)
+                self._take_step(log, began)
+                if time.monotonic() - saved > options.checkpoint_minutes * 60:
+                    self._save("last.pt")
+                    saved = time.monotonic()
+                if options.stop_after_steps is not None and progress.step - first >= options.stop_after_steps:
+                    break
+            self._save("last.pt")
+            log.write(progress, event="end", schedule=asdict(self.schedule))
+        parallel.wait(options.part)
+        return progress
 
+    def _take_step(self, log: Log, began: float) -> None:
+        progress, options = self.progress, self.options
+        loss = self._differentiate()
+        factor = self.schedule.factor(progress.tokens)
+        norm = self.optimisers.step(factor)
+        self.durations.append(time.monotonic() - began)
+        progress.step += 1
+        progress.tokens += self.stage.batch_tokens
+        progress.seconds = parallel.agreed(time.monotonic() - self.started, options.part, options.device)
+        report = self._report(loss)
+        if progress.step % LOG_EVERY == 0 or progress.step <= LOG_EVERY:
+            speed = round(report.tokens_per_second, 1)
+            log.write(progress, loss=report.loss, **loss.figures, grad_norm=norm, lr_factor=factor, tokens_per_second=speed)
+        if options.report is not None and self.writes:
+            options.report(report)
 
-def _write(log: object, **entry: object) -> None:
-    line = json.dumps({k: round(v, 1) if k == "seconds" and isinstance(v, float) else v for k, v in entry.items()})
-    print(line, file=log, flush=True)  # type: ignore[call-overload]
+    def _differentiate(self) -> Loss:
+        """The next batch's loss, over all processes; its gradients are added to the parameters'."""
+        device, part = self.options.device, self.options.part
+        batch = device.put(self.objective.batch(self.net, self.progress, part))
+        with device.autocast():
+            loss: Loss = self.step(batch)
+        total, whole = parallel.weigh(loss, part)
+        if not torch.isfinite(whole.total):
+            raise FloatingPointError("the loss is not finite; lower lr_matrix or lr_vector and resume from last.pt")
+        total.backward()
+        return whole
+
+    def _decay_when_due(self, log: Log) -> None:
+        """With a time budget, fix the total as soon as the stable part's time is over; the decay keeps its share of tokens."""
+        stage, options, progress, schedule = self.stage, self.options, self.progress, self.schedule
+        share = stage.decay_tokens / stage.tokens
+        decay_time = share * (LONG_ROWS if stage.decay_sequence > stage.sequence else 1.0)
+        stable_time = (1 - share) / (1 - share + decay_time)
+        if options.minutes is not None and progress.seconds >= options.minutes * 60 * stable_time and progress.step > 0:
+            decay = max(round(progress.tokens * share / (1 - share) / stage.batch_tokens), 1) * stage.batch_tokens
+            self.schedule = Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
+        if progress.tokens >= self.schedule.decay_start:
+            self._save("stable.pt")
+            progress.decaying = True
+            log.write(progress, event="decay", schedule=asdict(self.schedule))
+
+    def _report(self, loss: Loss) -> Report:
+        progress, minutes = self.progress, self.options.minutes
+        speed = self.stage.batch_tokens / median(self.durations)
+        left = (self.schedule.tokens - progress.tokens) / speed
+        if minutes is not None and not progress.decaying:
+            left = min(left, max(minutes * 60 - progress.seconds, 0.0))
+        name, total = self.options.out.name, self.schedule.tokens
+        return Report(name, progress.step, progress.tokens, total, float(loss.total), loss.figures, speed, left)
+
+    def _save(self, name: str) -> None:
+        if self.writes:
+            save_checkpoint(self.options.out / name, self.net, self.optimisers, self.progress, self.schedule)

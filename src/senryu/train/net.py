@@ -13,8 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-QUERY_BLOCK = 256  # queries per attention call: keys outside their window are never touched
+from senryu.train.attention import Sight, attend, sight_of
+
 LOSS_ROWS = 1024  # rows of logits at a time: 16 MB in float32 at a vocabulary of 4,096
+Turns = tuple[Tensor, Tensor, Tensor]  # cos, sin, pair swap
+Sights = dict[int | None, Sight]  # by a layer's window: what its queries may look at
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class NetConfig:
         """`sliding_attention` or `full_attention` for each layer."""
         full = self.full_every
         return ["full_attention" if (i + 1) % full == 0 else "sliding_attention" for i in range(self.num_hidden_layers)]
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Each layer's window: how many tokens its queries look back at, their own included, or None for all."""
+        return [self.sliding_window if kind == "sliding_attention" else None for kind in self.layer_types]
 
 
 class LayerNorm(nn.Module):
@@ -75,52 +83,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, swap: Tensor) -> Tensor:
     return (x.float() * cos[:, None] + swapped.float() * sin[:, None]).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, document: Tensor, window: int | None) -> Tensor:
-    """Causal attention inside documents. q [batch, heads, length, dim]; k, v [batch, kv heads, length, dim].
-
-    `document` [batch, length] numbers the documents of a row; a query sees keys of its own document only, and with a
-    window only keys at distance < window.
-    """
-    batch, heads, length, dim = q.shape
-    shared = heads // k.shape[1]  # query heads of one K/V head are rows of one product: a third faster than copies of K and V
-    q = q.view(batch, k.shape[1], shared, length, dim)
-    index = torch.arange(length, device=q.device)
-    out = []
-    for start in range(0, length, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, length)
-        first = 0 if window is None else max(0, start - window + 1) // 64 * 64
-        distance = index[start:stop, None] - index[None, first:stop]
-        allowed = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-        mask = allowed & (document[:, start:stop, None] == document[:, None, first:stop])
-        rows = F.scaled_dot_product_attention(
-            q[:, :, :, start:stop].flatten(2, 3),
-            k[:, :, first:stop],
-            v[:, :, first:stop],
-            attn_mask=mask.repeat(1, shared, 1)[:, None],
-        )
-        out.append(rows.view(batch, heads, stop - start, dim))
-    return torch.cat(out, dim=2)
-
-
 class Attention(nn.Module):
     """Grouped-query attention without biases; RoPE and a window on sliding layers only."""
 
-    def __init__(self, config: NetConfig, kind: str) -> None:
+    def __init__(self, config: NetConfig, window: int | None) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.window = config.sliding_window if kind == "sliding_attention" else None
+        self.window = window
         width, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, kv, bias=False)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, sights: Sights, turns: Turns) -> Tensor:
         batch, length, _ = x.shape
         q, k, v = (p(x).view(batch, length, -1, self.head_dim) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.window is not None:
             q, k = rotate(q, *turns), rotate(k, *turns)
-        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), document, self.window)
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), sights[self.window], self.window)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -140,15 +121,15 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """Parallel block: x + attention(norm(x)) + mlp(norm(x))."""
 
-    def __init__(self, config: NetConfig, kind: str) -> None:
+    def __init__(self, config: NetConfig, window: int | None) -> None:
         super().__init__()
         self.input_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.self_attn = Attention(config, kind)
+        self.self_attn = Attention(config, window)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, sights: Sights, turns: Turns) -> Tensor:
         normed = self.input_layernorm(x)
-        return x + self.self_attn(normed, document, turns) + self.mlp(normed)
+        return x + self.self_attn(normed, sights, turns) + self.mlp(normed)
 
 
 class Trunk(nn.Module):
@@ -157,13 +138,13 @@ class Trunk(nn.Module):
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, kind) for kind in config.layer_types)
+        self.layers = nn.ModuleList(Layer(config, window) for window in config.windows)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, tokens: Tensor, document: Tensor, turns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def forward(self, tokens: Tensor, sights: Sights, turns: Turns) -> Tensor:
         x = self.embed_tokens(tokens)
         for layer in self.layers:
-            x = layer(x, document, turns)
+            x = layer(x, sights, turns)
         return self.norm(x)
 
 
@@ -249,10 +230,10 @@ class Net(nn.Module):
 
     def hidden(self, tokens: Tensor, document: Tensor) -> Tensor:
         """Final normed states [batch, length, hidden]. tokens, document: int64 [batch, length]."""
-        # Turns are made here, outside the compiled trunk, which would compute every cosine again in every layer.
+        # Turns and masks are made here, outside the compiled trunk, which would make them again in every layer.
         cos, sin = rotary(tokens.shape[1], self.config.head_dim, self.config.rope_theta)
-        turns = (cos, sin, pair_swap(self.config.head_dim))
-        return self.model(tokens, document, tuple(t.to(tokens.device) for t in turns))
+        turns = tuple(t.to(tokens.device) for t in (cos, sin, pair_swap(self.config.head_dim)))
+        return self.model(tokens, {window: sight_of(document, window) for window in set(self.config.windows)}, turns)
 
     def forward(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """Logits [batch, length, vocab]; without `document` each row is one document."""

@@ -33,6 +33,9 @@ class Part:
         return slice(self.rank * size, (self.rank + 1) * size)
 
 
+WHOLE = Part()
+
+
 @dataclass
 class Loss:
     """What one batch came to."""

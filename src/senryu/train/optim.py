@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from senryu.train.net import Net
-from senryu.train.precision import matmul_dtype
 from senryu.train.recipe import StageRecipe
 
 
@@ -32,13 +32,13 @@ class Schedule:
         return max(0.0, min(up, down))
 
 
-def orthogonalise(update: Tensor) -> Tensor:
-    """Matrices [n, rows, columns] with their singular values moved near 1, by five Newton-Schulz steps in the fastest format.
+def orthogonalise(update: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices [n, rows, columns] with their singular values moved near 1, by five Newton-Schulz steps computed in `dtype`.
 
     Coefficients and method: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
     tall = update.shape[1] > update.shape[2]
-    x = (update.mT if tall else update).to(matmul_dtype())
+    x = (update.mT if tall else update).to(dtype)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
@@ -52,8 +52,12 @@ class Muon(torch.optim.Optimizer):
     Equal shapes are updated together: 56 small matrices one by one (torch.optim.Muon) cost a third of a step on a CPU.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype, momentum: float = 0.95
+    ) -> None:
+        """dtype: of the products; float32, or bfloat16, whose rounding the steps take no harm from."""
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -74,24 +78,28 @@ class Muon(torch.optim.Optimizer):
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
         scale = max(1.0, shape[0] / shape[1]) ** 0.5  # so that tall matrices change their outputs as much as square ones
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(weights, list(orthogonalise(torch.stack(ahead)).unbind()), alpha=-group["lr"] * scale)
+        torch._foreach_add_(weights, list(orthogonalise(torch.stack(ahead), self.dtype).unbind()), alpha=-group["lr"] * scale)
 
 
 class Optimisers:
-    """Muon and AdamW behind one step."""
+    """Muon and AdamW behind one step, over the parameters that want gradients."""
 
-    def __init__(self, net: Net, stage: StageRecipe) -> None:
-        matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and "embed" not in n]
-        vectors = [p for n, p in net.named_parameters() if p.ndim != 2 or "embed" in n]
+    def __init__(self, net: Net, stage: StageRecipe, dtype: torch.dtype = torch.float32) -> None:
+        """dtype: of matrix products, as the device has it."""
+        trained = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+        matrices = [p for n, p in trained if p.ndim == 2 and "embed" not in n]
+        vectors = [p for n, p in trained if p.ndim != 2 or "embed" in n]
         self.parameters = matrices + vectors
-        self.muon = Muon(matrices, lr=stage.lr_matrix, weight_decay=stage.weight_decay)
-        self.adamw = torch.optim.AdamW(vectors, lr=stage.lr_vector, betas=(0.9, 0.95), weight_decay=0.0, eps=1e-10)
-        self._peaks = ((self.muon, stage.lr_matrix), (self.adamw, stage.lr_vector))
+        members = (
+            ("muon", matrices, stage.lr_matrix, partial(Muon, weight_decay=stage.weight_decay, dtype=dtype)),
+            ("adamw", vectors, stage.lr_vector, partial(torch.optim.AdamW, betas=(0.9, 0.95), weight_decay=0.0, eps=1e-10)),
+        )
+        self._members = {name: (make(own, lr=peak), peak) for name, own, peak, make in members if own}
 
     def step(self, factor: float) -> float:
         """One update at `factor` times the peak rates; gradients are clipped to norm 1, whose norm before is returned."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimiser, peak in self._peaks:
+        for optimiser, peak in self._members.values():
             for group in optimiser.param_groups:
                 group["lr"] = peak * factor
             optimiser.step()
@@ -99,8 +107,8 @@ class Optimisers:
         return float(norm)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+        return {name: optimiser.state_dict() for name, (optimiser, _) in self._members.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.muon.load_state_dict(state["muon"])
-        self.adamw.load_state_dict(state["adamw"])
+        for name, (optimiser, _) in self._members.items():
+            optimiser.load_state_dict(state[name])

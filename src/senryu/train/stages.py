@@ -21,6 +21,7 @@ from senryu.train.export import export
 from senryu.train.loop import RunOptions, run_stage
 from senryu.train.net import Net
 from senryu.train.objective import PackedRows
+from senryu.train.parallel import first_alone
 from senryu.train.recipe import Recipe, RecipeError
 from senryu.train.vocabulary import train_tokenizer, write_tokenizer
 
@@ -42,7 +43,8 @@ def prepare_pretraining(recipe: Recipe, bundle: Path, out: Path) -> None:
 def pretrain(recipe: Recipe, bundle: Path, options: RunOptions) -> Progress:
     """Data and tokenizer where missing, then pretraining from seeded weights into `out`/pretrain."""
     out = options.out
-    prepare_pretraining(recipe, bundle, out)
+    with first_alone(options.part):
+        prepare_pretraining(recipe, bundle, out)
     torch.manual_seed(recipe.seed)
     net = Net(recipe.net)
     net.initialise(recipe.seed)
@@ -57,15 +59,17 @@ def finetune(recipe: Recipe, bundle: Path, options: RunOptions) -> Progress:
     if not start.exists():
         raise RecipeError(f"{start} does not exist; run `python -m senryu.train pretrain` with the same --out first")
     tokenizer = Tokenizer.from_file(str(out / "data" / "tokenizer.json"))
-    if not (out / "data" / "sft.npy").exists():
-        prepared = data.prepare(recipe.sft, recipe, bundle, tokenizer, whole=True)
-        _write_json(out / "data" / "sft.json", prepared.tokens)
-        np.save(out / "data" / "sft.npy", prepared.rows)
+    with first_alone(options.part):
+        if not (out / "data" / "sft.npy").exists():
+            prepared = data.prepare(recipe.sft, recipe, bundle, tokenizer, whole=True)
+            _write_json(out / "data" / "sft.json", prepared.tokens)
+            np.save(out / "data" / "sft.npy", prepared.rows)
     torch.manual_seed(recipe.seed + 1)
     net = Net(recipe.net)
     load_weights(start, net)
     progress = _run(net, np.load(out / "data" / "sft.npy", mmap_mode="r"), recipe, "sft", options)
-    export(net, out / "data", out / "model")
+    if options.part.rank == 0:
+        export(net, out / "data", out / "model")
     return progress
 
 
@@ -73,10 +77,15 @@ def _run(net: Net, rows: np.ndarray, recipe: Recipe, name: str, options: RunOpti
     stage = recipe.pretrain if name == "pretrain" else recipe.sft
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     progress = run_stage(net, PackedRows(rows, stage, name == "sft"), stage, replace(options, out=options.out / name))
+    if options.part.rank > 0:
+        return progress
     summary = {
         "recipe": recipe.name,
         "seed": recipe.seed,
         "parameters": sum(p.numel() for p in net.parameters()),
+        "device": options.device.name,
+        "dtype": str(options.device.dtype).removeprefix("torch."),
+        "processes": options.part.world,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "began": began,
