@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|card|agreement|readme`: a model's figures and card, formats against fp32, README tables."""
+"""`python -m senryu.evals measure|needles|card|agreement|readme`: a model's figures and card, formats against fp32, tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, generated, labels, perplexity, readme, tasks
+from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -111,6 +111,20 @@ def compare(ref: str, files: Sequence[Path], per_file: int, variants: Sequence[s
     return result
 
 
+def _needles(ref: str, lengths: Sequence[int], texts: int, out: Path, picture: Path | None) -> None:
+    """Measure, write the JSON and the picture, print the table."""
+    if picture is not None:
+        plot.require_matplotlib()  # before minutes of measuring
+    try:
+        found = needles.run(load_settings(), ref, lengths, texts)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+    if picture is not None:
+        plot.draw_needles(found, picture)
+    print(f"\n{needles.table(found)}\n\n{needles.sentence(found)}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
@@ -128,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument("--needle-chars", **lengths, help="characters of the texts that hide a needle")
         else:
             command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
+            command.add_argument("--needles", type=Path, help="JSON file that needles wrote, for the needle curve")
             command.add_argument("--to", type=Path, required=True, help="folder of the model")
     command = verbs.add_parser("agreement", help="perplexity and next tokens of number formats against the fp32 definition")
     command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
@@ -137,12 +152,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = list(agreement.VARIANTS)
     command.add_argument("--formats", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
     command.add_argument("--kernels", help="auto, numpy or an instruction set, as in config.toml")
+    command = verbs.add_parser("needles", help="what the model finds in long texts, by length and depth")
+    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument(
+        "--tokens", type=int, nargs="+", default=needles.LENGTHS, metavar="N", help="prompt and answer together"
+    )
+    command.add_argument(
+        "--rows", type=int, default=1, metavar="N", help="texts of each length; 19 questions are asked over each"
+    )
+    command.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    command.add_argument("--plot", type=Path, help="PNG to draw the curve into")
     command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
     command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
     args = top.parse_args(arguments)
     if args.verb == "readme":
         readme.refresh(args.readme, args.files)
+    elif args.verb == "needles":
+        _needles(args.model, args.tokens, args.rows, args.out, args.plot)
     elif args.verb == "agreement":
         texts = [*args.text, *(sorted((args.data / "eval").glob("*.jsonl.xz")) if args.data else [])]
         if not texts:
@@ -152,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = measure(args.run, args.data, args.held_out_bytes, args.limit, args.generated, args.needle_chars)
         args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     else:
-        card.write(args.run, args.data, card.read(args.measured), args.to)
+        found = {"needles": card.read(args.needles)} if args.needles else {}
+        card.write(args.run, args.data, card.read(args.measured) | found, args.to)
 
 
 if __name__ == "__main__":

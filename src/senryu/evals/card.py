@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from senryu.evals import generated
+from senryu.evals import generated, needles
 
 TEMPLATE = Path(__file__).parent / "card.md"
 
@@ -62,6 +62,26 @@ def generated_text(measured: dict[str, Any]) -> str:
     return "\n".join(("\n", head, "", *generated.lines(measured["generated"])))
 
 
+def needles_text(measured: dict[str, Any]) -> str:
+    """The needle curve as a table, under a sentence on how it was measured; nothing where it was not."""
+    if "needles" not in measured:
+        return ""
+    found = measured["needles"]
+    head = (
+        f"Finding things in long texts, greedily through the service, {found['texts']} texts of each length. Every text has "
+        "a needle at each tenth of its depth and chains of variables; it stands first, and each question asks for one needle, "
+        "for two, or for the end of a chain, in wordings that training never saw. Tokens count prompt and answer together:"
+    )
+    return "\n".join(("\n", head, "", needles.table(found)))
+
+
+def advertised(measured: dict[str, Any]) -> str:
+    """The length that may be advertised, in a sentence."""
+    if "needles" not in measured:
+        return "How far it finds things was not measured, so no length is advertised."
+    return needles.sentence(measured["needles"])
+
+
 def dialogues(measured: dict[str, Any]) -> str:
     """The sample dialogues as they came out."""
     parts = []
@@ -94,6 +114,8 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "bits_table": bits_table(measured),
         "labels_table": labels_table(measured),
         "tasks": tasks_text(measured) + generated_text(measured),
+        "needles": needles_text(measured),
+        "advertised": advertised(measured),
         "dialogues": dialogues(measured),
         "pretraining": stage_line("Pretraining", pretrain),
         "finetuning": stage_line("Fine-tuning", sft),

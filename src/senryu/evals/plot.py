@@ -1,4 +1,4 @@
-"""A picture of a bench document: decode speed by depth, and the ratios to the peers. The only file that imports matplotlib."""
+"""Pictures of what was measured: a bench document, a needle curve. The only file that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from senryu.errors import SenryuError
 
 INK, OURS = "#333333", "#c0392b"
 OTHERS = ("#2c6e9b", "#7f8c8d", "#b8860b", "#5b8c5a")
+KINDS = {"needle": "one needle", "needles": "two needles", "variables": "variables"}
 NAMES = {"senryu": "Senryu", "openvino": "OpenVINO", "ctranslate2": "CTranslate2"}
 
 
@@ -30,23 +31,34 @@ def draw(document: dict[str, Any], path: Path) -> None:
     drawn = [(part, data) for part, data in parts if data]
     if not drawn:
         raise ValueError("nothing to plot: it shows decode speed by depth and ratios to a peer")
+    machine = document["machine"]
+    title = f"{document['model']}, {document['weights']}: {machine['cpu']}, {machine['threads']} threads, {machine['date']}"
+    _save(drawn, title, path)
+
+
+def draw_needles(measured: dict[str, Any], path: Path) -> None:
+    """Write the PNG of what `evals.needles` measured: shares by length, and single needles by depth and length.
+
+    Raises SenryuError("no_matplotlib").
+    """
+    title = f"{measured['model']}, {measured['weights']}, {measured['texts']} texts of each length, {measured['date']}"
+    _save([(_found, measured), (_by_depth, measured["lengths"])], title, path)
+
+
+def _save(parts: list[tuple[Callable[[Any, Any], None], Any]], title: str, path: Path) -> None:
+    """Parts side by side, each drawn by its function from its data."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(6.4 * len(drawn), 4.2), dpi=150, layout="constrained")
+    picture = Figure(figsize=(6.4 * len(parts), 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
-    for i, (part, data) in enumerate(drawn, 1):
-        axes = picture.add_subplot(1, len(drawn), i)
+    for i, (part, data) in enumerate(parts, 1):
+        axes = picture.add_subplot(1, len(parts), i)
         part(axes, data)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    machine = document["machine"]
-    picture.suptitle(
-        f"{document['model']}, {document['weights']}: {machine['cpu']}, {machine['threads']} threads, {machine['date']}",
-        fontsize=10,
-        color=INK,
-    )
+    picture.suptitle(title, fontsize=10, color=INK)
     picture.savefig(path, format="png")
 
 
@@ -54,6 +66,34 @@ def name(subject: str) -> str:
     """How a subject is called for people: "Senryu int8", "llama.cpp Q8_0"."""
     first, _, rest = subject.partition(" ")
     return f"{NAMES.get(first, first)} {rest}".strip()
+
+
+def _found(axes: Any, measured: dict[str, Any]) -> None:
+    """Shares by length, and the bar."""
+    lengths = measured["lengths"]
+    for (kind, label), color in zip(KINDS.items(), (OURS, *OTHERS)):
+        shares = [100 * entry[kind]["found"] for entry in lengths]
+        axes.plot(range(len(lengths)), shares, color=color, marker="o", markersize=4, label=label)
+    axes.axhline(100 * measured["bar"], color=INK, linewidth=1, linestyle=":")
+    _token_ticks(axes, lengths)
+    axes.set_ylim(-3, 103)
+    axes.set(ylabel="found (%)", title="Retrieval by length")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _by_depth(axes: Any, lengths: list[dict[str, Any]]) -> None:
+    depths = list(lengths[0]["depths"])
+    shares = [[100 * entry["depths"][depth]["found"] for entry in lengths] for depth in depths]
+    drawn = axes.imshow(shares, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+    axes.figure.colorbar(drawn, ax=axes, label="found (%)")
+    _token_ticks(axes, lengths)
+    axes.set_yticks(range(len(depths)), depths)
+    axes.set(ylabel="depth (%)", title="One needle by depth")
+
+
+def _token_ticks(axes: Any, lengths: list[dict[str, Any]]) -> None:
+    axes.set_xticks(range(len(lengths)), [f"{entry['tokens']:,}" for entry in lengths])
+    axes.set_xlabel("tokens")
 
 
 def _depth(axes: Any, figures: list[dict[str, Any]]) -> None:

@@ -55,6 +55,10 @@ class Answers:
         self._service = Service(Registry([model]), settings)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
+    async def count(self, turn: Turn) -> int:
+        """Tokens of the prompt. Raises SenryuError where it cannot be rendered."""
+        return await self._service.count_tokens(turn)
+
     async def blocks(self, turn: Turn) -> list[Text | ToolUse]:
         """The answer's blocks; none where the turn is refused, which counts as wrong."""
         async with self._gate:
