@@ -30,8 +30,7 @@ clients: $(VENV)/.dev
 	$(BIN)/python -m tests.clients
 
 train: $(VENV)/.dev
-	$(BIN)/python -m senryu.train pretrain recipes/nano.toml --data $(DATA) --out runs/nano
-	$(BIN)/python -m senryu.train sft recipes/nano.toml --data $(DATA) --out runs/nano
+	$(BIN)/senryu train all recipes/nano.toml --data $(DATA) --out runs/nano
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -374,6 +374,8 @@ ERRORS: dict[str, Rule] = {
         "the peer {peer} cannot be measured: {why}. Give --peer-python a Python of its own, with: pip install {packages}"
     ),
     "server_failed": _start("`senryu serve` did not start, so it cannot be measured: {why}"),
+    "no_torch": _start("training needs torch. Type: pip install 'senryu[train]'"),
+    "untrainable": _start("{why}"),
     "no_matplotlib": _start("a plot needs matplotlib. Type: pip install 'senryu[plot]'"),
 }
 

@@ -153,5 +153,5 @@ def test_a_setting_that_cannot_be_says_what_to_do(nano: Recipe, setting: Setting
 
 def test_time_cannot_be_shared_without_shares(nano: Recipe) -> None:
     untimed = replace(nano, pretrain=replace(nano.pretrain, clock=0.0))
-    with pytest.raises(RecipeError, match="give each a `clock`"):
+    with pytest.raises(RecipeError, match="make all positive"):
         dial.turn(untimed, Setting("7m", 60), machine(1e12))

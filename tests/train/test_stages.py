@@ -12,22 +12,35 @@ import pytest
 import torch
 from toy_bundle import TOY
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
-from senryu.train.__main__ import main
+from senryu import cli
+from senryu.errors import SenryuError
+from senryu.train.checkpoint import Progress
 from senryu.train.generators.smalltalk import conversations
-from senryu.train.loop import RunOptions
+from senryu.train.loop import Report, RunOptions
 from senryu.train.optim import Schedule
-from senryu.train.recipe import Recipe, RecipeError, load_recipe
-from senryu.train.stages import finetune, pretrain
+from senryu.train.recipe import Recipe, RecipeError, load_recipe, recipe_text
+from senryu.train.stages import Run, train, train_all
+
+
+def senryu(*arguments: object) -> list[str]:
+    """The lines that `senryu ARGUMENTS` prints. Raises what it raises."""
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def pretrain(recipe: Recipe, bundle: Path, options: RunOptions) -> Progress:
+    return train(Run(recipe, bundle, options), "pretrain")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
-    """Both training commands, run through."""
+    """All stages of the recipe, run through by one command."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("run")
-    for stage in ("pretrain", "sft"):
-        main([stage, str(TOY), "--data", str(bundle), "--out", str(out), "--no-compile"])
+    senryu("train", "all", TOY, "--data", bundle, "--out", out, "--no-compile")
     return out
 
 
@@ -101,13 +114,62 @@ def test_a_time_budget_moves_the_decay_and_keeps_its_share(tmp_path: Path, bundl
 
 
 def test_export_command_writes_an_earlier_stage(run: Path, tmp_path: Path) -> None:
-    main(["export", str(TOY), "--out", str(run), "--to", str(tmp_path / "base"), "--stage", "pretrain"])
+    senryu("train", "export", "--out", run, "--to", tmp_path / "base", "--stage", "pretrain")
     assert (tmp_path / "base" / "model.safetensors").stat().st_size == (run / "model" / "model.safetensors").stat().st_size
 
 
 def test_finetuning_before_pretraining_says_what_to_run(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
-    with pytest.raises(RecipeError, match=r"senryu\.train pretrain"):
-        finetune(recipe, bundle, RunOptions(tmp_path))
+    with pytest.raises(RecipeError, match="run `senryu train pretrain` with the same --out first"):
+        train(Run(recipe, bundle, RunOptions(tmp_path)), "sft")
+
+
+def test_a_run_is_repeated_from_its_folder_and_reports_itself(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    assert load_recipe(run / "recipe.toml") == recipe
+    (tmp_path / "recipe.toml").write_text((run / "recipe.toml").read_text())
+    senryu("train", "pretrain", "--data", bundle, "--out", tmp_path, "--no-compile")
+    first, again = (torch.load(p / "pretrain" / "last.pt", weights_only=True)["net"] for p in (run, tmp_path))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    told = json.loads("\n".join(senryu("train", "report", "--out", run, "--json")))
+    assert [(s["stage"], s["start"], s["tokens"]) for s in told] == [("pretrain", "seed", 6144), ("sft", "pretrain", 4096)]
+    assert told[0]["losses"][0] > told[0]["losses"][1]
+    assert senryu("train", "report", "--out", run)[0].split("\t")[:3] == ["pretrain", "seed", "12"]
+
+
+def test_finished_stages_are_passed_over_and_unfinished_ones_kept(run: Path, tmp_path: Path, bundle: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    kept = (tmp_path / "run" / "pretrain" / "last.pt").stat().st_mtime_ns
+    (tmp_path / "run" / "sft" / "summary.json").unlink()  # as a kill leaves it
+    with pytest.raises(SenryuError, match="add --resume"):
+        senryu("train", "sft", "--data", bundle, "--out", tmp_path / "run", "--no-compile")
+    lines = senryu("train", "all", "--data", bundle, "--out", tmp_path / "run", "--no-compile", "--resume")
+    assert (tmp_path / "run" / "pretrain" / "last.pt").stat().st_mtime_ns == kept
+    assert [json.loads(line)["stage"] for line in lines if line.startswith("{") and "done" in line] == ["sft"]
+
+
+def test_a_stage_starts_from_a_model_folder_in_its_shape(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    wider = tmp_path / "wider.toml"
+    wider.write_text(recipe_text(replace(recipe, net=replace(recipe.net, hidden_size=128))))
+    out = tmp_path / "out"
+    senryu("train", "sft", wider, "--data", bundle, "--out", out, "--from", f"path:{run / 'model'}", "--no-compile")
+    assert load_recipe(out / "recipe.toml").net == recipe.net
+    assert (out / "model" / "tokenizer.json").read_bytes() == (run / "model" / "tokenizer.json").read_bytes()
+    first = next(e["loss"] for e in log(out / "sft"))
+    assert first < next(e["loss"] for e in log(run / "sft"))  # it goes on from what was learnt
+
+
+def test_a_budget_is_shared_by_the_clock(tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    budgets: list[float] = []
+
+    def told(report: Report) -> None:
+        if report.step == 1:
+            budgets.append(report.seconds_left)
+
+    long = {name: replace(stage, tokens=10**9, prepare_tokens=stage.prepare_tokens) for name, stage in recipe.stages.items()}
+    timed = replace(recipe, minutes=0.05, **long)
+    done = dict(train_all(Run(timed, bundle, RunOptions(tmp_path, report=told))))
+    assert list(done) == ["pretrain", "sft"]
+    assert budgets[0] < 60 * 0.05 * 0.6  # its share of the clock, less what its data took
+    assert all(progress.tokens < 10**6 for progress in done.values())
 
 
 @pytest.mark.parametrize(
@@ -125,7 +187,7 @@ def test_finetuning_before_pretraining_says_what_to_run(tmp_path: Path, bundle: 
         ('kind = "text"', 'kind = "prose"', "source kind `prose` is unknown; use text, chat, intent_prompts or generated"),
         ('kind = "text"', 'kind = "text"\nname = "tools"', "has a path and no name"),
         ('path = "pretrain/prose.jsonl.xz"', "", "has a path and no name"),
-        ('name = "smalltalk"', 'name = "sonnets"', "generator `sonnets` is unknown; use one of arithmetic, extraction"),
+        ('name = "smalltalk"', 'name = "sonnets"', "generator `sonnets` is unknown; use one of arithmetic, "),
         ('name = "smalltalk"', "", "generator `` is unknown"),
         ('name = "smalltalk"', 'name = "tools"\npath = "x"', "remove path"),
         ('name = "smalltalk"', 'name = "tools"\nchars = 900', "chars is for the generator retrieval alone"),

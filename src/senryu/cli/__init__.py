@@ -16,13 +16,14 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from senryu.cli import bench, certs, chat, doctor, models, serve, usage
+    from senryu.cli import bench, certs, chat, doctor, models, serve, train, usage
 
     app.command()(serve.serve)
     app.command()(chat.chat)
     app.command()(chat.run)
     app.add_typer(models.app, name="models")
     app.add_typer(certs.app, name="certs")
+    app.add_typer(train.app, name="train")
     app.command(help=bench.HELP)(bench.bench)
     app.command()(usage.usage)
     app.command()(doctor.doctor)

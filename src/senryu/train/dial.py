@@ -20,13 +20,13 @@ import torch
 from senryu.train.device import Device
 from senryu.train.net import Net, NetConfig
 from senryu.train.optim import Optimisers
-from senryu.train.recipe import Recipe, RecipeError, StageRecipe
+from senryu.train.recipe import Recipe, RecipeError, StageRecipe, with_minutes
 
 TOKENS_PER_PARAMETER = 10.5  # (a)
 BATCH, BATCH_TOKENS, BATCH_POWER = 524_288, 2.3e9, 0.38  # (b)
 STEPS, SMALLEST_BATCH = 3_000, 8_192  # a schedule needs steps more than it needs a wide batch; what two cores take at once
 PREPARED = 1.05  # tokens prepared for each that is planned: how many the clock leaves time for is known afterwards
-PROBE_ROWS, PROBE_LENGTH, PROBE_SECONDS = 4, 512, 4.0
+PROBE_ROWS, PROBE_LENGTH, PROBE_SECONDS = {"cpu": 4, "cuda": 64}, 512, 4.0  # a GPU needs more rows to be busy
 COMPILED = 1.3  # torch.compile on two CPU cores: 3,880 against 2,900 tokens a second (8 x 256, bf16)
 
 SHAPES: dict[str, NetConfig] = {  # layers x width, heads/kv, feed-forward, vocabulary: deep and thin, tied, windows 3:1
@@ -74,7 +74,7 @@ def measure(net: NetConfig, stage: StageRecipe, device: Device) -> Speed:
     model, length = Net(net).to(device.name), PROBE_LENGTH
     model.initialise(0)
     optimisers = Optimisers(model, stage, device.dtype)
-    tokens = torch.randint(64, net.vocab_size, (PROBE_ROWS, length), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(64, net.vocab_size, (PROBE_ROWS[device.kind], length), generator=torch.Generator().manual_seed(0))
     [tokens] = device.put([tokens])
     document = torch.zeros_like(tokens)
     passes: list[float] = []
@@ -131,12 +131,11 @@ def turn(base: Recipe, setting: Setting, probe: Probe) -> tuple[Recipe, Speed | 
             raise RecipeError("a size of its own needs a budget; add --minutes N, or name a size: " + ", ".join(SHAPES))
         net = SHAPES[setting.size]
         return _scaled(base, net, TOKENS_PER_PARAMETER * parameters(net), {}), None
-    if not all(stage.clock for stage in base.stages.values()):
-        raise RecipeError(f"recipe {base.name} shares no time between its stages; give each a `clock`")
+    base = with_minutes(base, setting.minutes)
     seconds = 60 * setting.minutes
     name, speed = _sized(base, setting, seconds * base.pretrain.clock, probe)
     budgets = {stage: seconds * part.clock * speed.tokens_per_second(SMALLEST_BATCH) for stage, part in base.stages.items()}
-    return replace(_scaled(base, SHAPES[name], budgets["pretrain"], budgets), minutes=setting.minutes), speed
+    return _scaled(base, SHAPES[name], budgets["pretrain"], budgets), speed
 
 
 def _sized(base: Recipe, setting: Setting, seconds: float, probe: Probe) -> tuple[str, Speed]:

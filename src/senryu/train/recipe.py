@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -168,6 +168,13 @@ def _check_clocks(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: `clock` shares a wall-clock budget between the stages ({listed}); make all positive and 1 in all"
         )
+
+
+def with_minutes(recipe: Recipe, minutes: float) -> Recipe:
+    """The recipe under a wall-clock budget. Raises RecipeError unless its stages share time."""
+    timed = replace(recipe, minutes=minutes)
+    _check_clocks(timed, f"recipe {recipe.name}")
+    return timed
 
 
 def recipe_text(recipe: Recipe) -> str:

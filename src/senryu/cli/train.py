@@ -1,0 +1,245 @@
+"""`senryu train`: a recipe and text in, a model folder out. Commands are calls into train/, which alone imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senryu.cli.output import print_json, print_table, say
+from senryu.errors import SenryuError
+
+if TYPE_CHECKING:
+    from senryu.train.recipe import Recipe
+    from senryu.train.stages import Run
+
+app = typer.Typer(
+    help="Train a model: from text to a folder that serves. `senryu train all RECIPE --data DIR --out RUN` is everything.",
+    no_args_is_help=True,
+)
+
+RecipePath = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RECIPE]", help="For example recipes/nano.toml; without it RUN/recipe.toml.", show_default=False),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of this run: checkpoints, logs, the model.")]
+Data = Annotated[
+    Path, typer.Option("--data", "-d", help="Folder that the recipe's paths start from.", file_okay=False, exists=True)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0, help="Wall-clock budget: the learning rate decays in time for it.", show_default=False),
+]
+NoCompile = Annotated[bool, typer.Option("--no-compile", help="Without torch.compile: slower, starts at once.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="FROM", help="Start from a stage, or from a model: nano or path:DIR [the stage before].",
+        show_default=False,
+    ),
+]  # fmt: skip
+Params = Annotated[
+    str | None,
+    typer.Option(
+        help="The dial: 7m, 14m, 29m or 61m, or auto with --minutes; shape, tokens, batch and rates follow.", show_default=False
+    ),
+]
+STAGE_HELP = {
+    "pretrain": "Prepare data and tokenizer where missing, then pretrain.",
+    "sft": "Fine-tune on conversations: loss on what the assistant says.",
+}
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@contextlib.contextmanager
+def _session(device: str, no_compile: bool) -> Iterator[dict[str, Any]]:
+    """Where a command computes, as options of a run. Under torchrun, as one of its processes."""
+    with _trainable():
+        from senryu.train.device import choose_device
+        from senryu.train.parallel import joined
+
+        with joined(choose_device(device, compile=not no_compile)) as (part, chosen):
+            yield {"device": chosen, "part": part}
+
+
+@contextlib.contextmanager
+def _trainable() -> Iterator[None]:
+    """Raises SenryuError for a missing torch, and for a recipe or data that cannot be used."""
+    if importlib.util.find_spec("torch") is None:
+        raise SenryuError("no_torch")
+    from senryu.train.recipe import RecipeError
+
+    try:
+        yield
+    except (RecipeError, FileNotFoundError, FloatingPointError) as error:
+        raise SenryuError("untrainable", why=str(error)) from error
+
+
+def _run(recipe: Recipe | None, data: Path, out: Path, origin: str | None, **options: Any) -> Run:
+    """The run of a command's arguments; its recipe is kept in the run's folder."""
+    from senryu.train.loop import RunOptions
+    from senryu.train.stages import Run, settle
+
+    start = _origin(origin)
+    return Run(settle(recipe, out, start), data, RunOptions(out, **options), start)
+
+
+def _origin(origin: str | None) -> str | Path | None:
+    """A stage by its name, or the folder of a model."""
+    from senryu.config import load_settings
+    from senryu.model.hub import resolve
+    from senryu.train.recipe import STAGES
+
+    if origin is None or origin in STAGES:
+        return origin
+    return resolve(origin, load_settings().home).path
+
+
+def _read(path: Path | None) -> Recipe | None:
+    from senryu.train.recipe import load_recipe
+
+    return None if path is None else load_recipe(path)
+
+
+def _planned(path: Path | None, out: Path | None, size: str | None, minutes: float | None, device: Any) -> Recipe:
+    """The recipe of a whole run, under the dial or a budget where one is given, after its table was shown."""
+    from senryu.train import dial
+    from senryu.train.recipe import RecipeError, load_recipe, with_minutes
+
+    if path is None and out is None:
+        raise RecipeError("there is nothing to plan; name a recipe, for example recipes/nano.toml")
+    recipe, speed = load_recipe(path or Path(out or "", "recipe.toml")), None
+
+    def probe(net: Any) -> dial.Speed:
+        say(f"measuring this machine at {dial.parameters(net) / 1e6:.1f} M parameters ...")
+        return dial.measure(net, recipe.pretrain, device)
+
+    if size is not None:
+        recipe, speed = dial.turn(recipe, dial.Setting(size, minutes), probe)
+    elif minutes is not None:
+        recipe = with_minutes(recipe, minutes)
+    print_table(("", ""), dial.table(recipe, speed))
+    return recipe
+
+
+def _stage(name: str) -> None:
+    """Adds the command of one stage."""
+
+    @app.command(name, help=STAGE_HELP[name])
+    def command(
+        data: Data,
+        out: Out,
+        recipe: RecipePath = None,
+        resume: Resume = False,
+        minutes: Minutes = None,
+        origin: From = None,
+        device: Device = "auto",
+        no_compile: NoCompile = False,
+    ) -> None:
+        with _session(device, no_compile) as where:
+            _go(_run(_read(recipe), data, out, origin, resume=resume, minutes=minutes, **where), (name,))
+
+
+for _name in STAGE_HELP:
+    _stage(_name)
+
+
+@app.command("all")
+def train_everything(
+    data: Data,
+    out: Out,
+    recipe: RecipePath = None,
+    params: Params = None,
+    minutes: Minutes = None,
+    resume: Resume = False,
+    origin: From = None,
+    device: Device = "auto",
+    no_compile: NoCompile = False,
+) -> None:
+    """All stages of the recipe, one after the other; --minutes is shared out between them."""
+    with _session(device, no_compile) as where:
+        from senryu.train.parallel import first_alone
+
+        if resume and (out / "recipe.toml").exists():
+            params = minutes = recipe = None  # a run goes on as it was planned
+        with first_alone(where["part"]):
+            first = where["part"].rank == 0  # it plans and measures for all processes
+            planned = _planned(recipe, out, params, minutes, where["device"]) if first else None
+            run = _run(planned, data, out, origin, resume=resume, **where)
+        _go(run, None)
+
+
+def _go(run: Run, names: tuple[str, ...] | None) -> None:
+    """Run stages with their progress shown; then say how to serve what came out."""
+    from dataclasses import asdict, replace
+
+    from senryu.cli.progress import shown
+    from senryu.train.stages import train_all
+
+    if run.options.part.rank > 0:
+        list(train_all(run, names))
+        return
+    with shown() as view:
+        for name, progress in train_all(replace(run, options=replace(run.options, report=view)), names):
+            view.done(name, asdict(progress))
+    say(f"serve it: senryu serve --model path:{run.out / 'model'}")
+
+
+@app.command("plan")
+def plan(
+    recipe: RecipePath = None,
+    params: Params = None,
+    minutes: Minutes = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="RUN", help="Keep the plan as RUN/recipe.toml.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    no_compile: NoCompile = False,
+) -> None:
+    """Show what a recipe trains, or what the dial makes of it for a size or a budget; nothing is trained."""
+    with _trainable():
+        from senryu.train.device import choose_device
+        from senryu.train.stages import settle
+
+        planned = _planned(recipe, out, params, minutes, choose_device(device, compile=not no_compile))
+        if out is not None:
+            settle(planned, out)
+
+
+@app.command("export")
+def export(
+    out: Out,
+    to: Annotated[Path, typer.Option(help="Folder of the exported model.")],
+    stage: Annotated[str, typer.Option(help="Whose last checkpoint.")] = "sft",
+) -> None:
+    """Write a stage's last checkpoint as a Hugging Face folder."""
+    with _trainable():
+        from senryu.train.stages import export_stage
+
+        export_stage(out, stage, to)
+        say(f"serve it: senryu serve --model path:{to}")
+
+
+@app.command("report")
+def report(out: Out, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """What was trained: stages, tokens, time, first and last loss."""
+    from senryu.cli.progress import clock
+    from senryu.train.history import read_run
+
+    stages = read_run(out)
+    if json:
+        print_json(stages)
+        return
+    columns = ("stage", "from", "steps", "tokens", "time", "tokens/s", "first loss", "last loss")
+    rows = [
+        [s["stage"], s["start"], s["step"], f"{s['tokens'] / 1e6:.2f}M", clock(s["seconds"]), f"{s['rate']:,.0f}", *s["losses"]]
+        for s in stages
+    ]
+    print_table(columns, rows)
