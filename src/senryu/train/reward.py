@@ -73,8 +73,13 @@ class Comparisons:
 
 
 def next_rows(rows: AnswerRows, batch_tokens: int, progress: Progress, part: Part) -> np.ndarray:
-    """This process's numbers of the next rows, walked in order and around; moves `progress.row` by the whole batch."""
+    """This process's numbers of the next rows, walked in order and around; moves `progress.row` by the whole batch.
+
+    Raises ValueError where a batch would hold a row twice, and with it two answers of one number.
+    """
     count = batch_tokens // rows.tokens.shape[1]
+    if count > len(rows.tokens):
+        raise ValueError(f"{len(rows.tokens)} rows are less than a batch of {count}; pack at least as many")
     cursor = np.arange(progress.row, progress.row + count)[part.of(count)]
     progress.row += count
     return cursor % len(rows.tokens)
