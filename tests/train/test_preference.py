@@ -1,10 +1,9 @@
-"""Reward model and DPO on pairs that can be told apart: accuracy and margins rise; the reference is exact; runs resume exactly."""
+"""Reward model and DPO on pairs that can be told apart: accuracy and margins rise, references are exact, runs resume exactly."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from senryu.train.checkpoint import Progress
 from senryu.train.loop import RunOptions, run_stage
 from senryu.train.objective import Part
 from senryu.train.preferences import encode, generated, prepare, stored
-from senryu.train.recipe import DpoRecipe, RecipeError, RewardRecipe, Source
+from senryu.train.recipe import RecipeError, Source
 
 
 def separable(count: int, seed: int = 0) -> AnswerRows:
@@ -44,7 +43,7 @@ def test_a_reward_model_learns_what_is_better(tmp_path: Path) -> None:
     net = reward.from_net(tiny_net())
     unseen = separable(40, seed=1)
     assert reward.accuracy(net, unseen, 8) == 0  # all alike at the start: none is in the right order
-    entries = run(net, reward.Comparisons(separable(150), stage(RewardRecipe)), tmp_path)
+    entries = run(net, reward.Comparisons(separable(150), stage()), tmp_path)
     assert entries[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert entries[-2]["accuracy"] > 0.9
     assert reward.accuracy(net, unseen, 8) > 0.9
@@ -58,7 +57,7 @@ def test_the_reward_loss_is_bradley_terry_with_centring() -> None:
     net = reward.from_net(tiny_net(random=True))
     torch.nn.init.normal_(net.score, std=0.3, generator=torch.Generator().manual_seed(1))
     rows = separable(3)
-    loss = reward.Comparisons(rows, stage(RewardRecipe, centre=0.1)).loss(net, rows.tensors(slice(None)))
+    loss = reward.Comparisons(rows, stage(), reward.RewardOptions(centre=0.1)).loss(net, rows.tensors(slice(None)))
     scores = net.scores(rows.tensors(slice(None))).detach().double().numpy().reshape(-1, 2)
     exact = np.log1p(np.exp(scores[:, 1] - scores[:, 0])) + 0.1 * scores.sum(1) ** 2
     assert loss.total.item() == pytest.approx(exact.mean(), rel=1e-5)
@@ -69,8 +68,8 @@ def test_the_reward_loss_is_bradley_terry_with_centring() -> None:
 def test_dpo_widens_margins_and_keeps_near_the_reference(tmp_path: Path, options: dict[str, Any]) -> None:
     net, rows, unseen = tiny_net(), separable(150), separable(40, seed=1)
     before = dpo.reference(net, unseen, 8)
-    settings = stage(DpoRecipe, lr_matrix=0.003, lr_vector=0.001, **options)
-    entries = run(net, dpo.Pairs(rows, dpo.reference(net, rows, 3), settings), tmp_path)
+    objective = dpo.Pairs(rows, dpo.reference(net, rows, 3), stage(lr_matrix=0.003, lr_vector=0.001), dpo.DpoOptions(**options))
+    entries = run(net, objective, tmp_path)
     assert entries[0]["margin"] == pytest.approx(0, abs=1e-5)
     assert entries[0]["kl"] == pytest.approx(0, abs=1e-5)
     margins = [entry["margin"] for entry in entries if "margin" in entry]
@@ -82,8 +81,8 @@ def test_dpo_widens_margins_and_keeps_near_the_reference(tmp_path: Path, options
 def test_the_dpo_loss_is_that_of_the_paper() -> None:
     """Against log-probabilities of `forward`, answer by answer."""
     net, start, rows = tiny_net(3, random=True), tiny_net(4, random=True), separable(3)
-    settings = stage(DpoRecipe, beta=0.3, smoothing=0.2, sft=0.5)
-    objective = dpo.Pairs(rows, dpo.reference(start, rows, 1), settings)
+    settings = dpo.DpoOptions(beta=0.3, smoothing=0.2, sft=0.5)
+    objective = dpo.Pairs(rows, dpo.reference(start, rows, 1), stage(), settings)
     batch = objective.batch(net, Progress(), Part())
     with torch.no_grad():
         loss = objective.loss(net, batch)
@@ -101,7 +100,7 @@ def test_the_dpo_loss_is_that_of_the_paper() -> None:
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    rows, settings = separable(30), stage(DpoRecipe, tokens=12 * 512, decay_tokens=512)
+    rows, settings = separable(30), stage(tokens=12 * 512, decay_tokens=512)
     ends = []
     for folder, stops in ((tmp_path / "whole", (None,)), (tmp_path / "parts", (5, 3, None))):
         for stop in stops:
@@ -115,7 +114,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 def test_processes_share_rows_out(tmp_path: Path) -> None:
     """The mean of two processes' losses, weighed by their pairs, is the loss of one."""
     net, rows = tiny_net(random=True), separable(40)
-    objective = dpo.Pairs(rows, dpo.reference(tiny_net(), rows, 4), stage(DpoRecipe))
+    objective = dpo.Pairs(rows, dpo.reference(tiny_net(), rows, 4), stage())
     losses = []
     for parts in ([Part()], [Part(0, 2), Part(1, 2)]):
         made = [objective.loss(net, objective.batch(net, Progress(), part)) for part in parts]
@@ -142,13 +141,13 @@ def test_a_mix_of_pairs_is_packed_and_partly_held_out(tmp_path: Path) -> None:
     lines = [{"messages": [{"role": "user", "content": f"Hi {n}"}], "chosen": "Hello.", "rejected": "No."} for n in range(60)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     mix = (Source("preference", 0.5, path="pairs.jsonl"), Source("generated", 0.5, name="retrieval", chars=400))
-    settings = stage(DpoRecipe, mix=mix, sequence=2048, decay_sequence=2048, batch_tokens=4096, held_out=0.2)
-    made = prepare(settings, 1, (tmp_path / "nowhere", tmp_path), tiny_tokenizer())
+    settings = stage(mix=mix, sequence=2048, batch_tokens=4096)
+    made = prepare(settings, 0.2, 1, (tmp_path / "nowhere", tmp_path), tiny_tokenizer())
     count = [len(np.unique(rows.owner[rows.owner >= 0])) // 2 for rows in (made.train, made.held_out)]
     assert made.counts["pairs.jsonl:preference"] == 60
     assert sum(count) == sum(made.counts.values())
     assert 0.1 < count[1] / sum(count) < 0.3
-    again = prepare(settings, 1, (tmp_path,), tiny_tokenizer())
+    again = prepare(settings, 0.2, 1, (tmp_path,), tiny_tokenizer())
     assert np.array_equal(made.train.tokens, again.train.tokens)
 
 
@@ -157,6 +156,6 @@ def test_stored_rows_that_are_no_pairs_are_named(tmp_path: Path) -> None:
     path.write_text('{"messages": [], "chosen": "a", "rejected": "b"}\n{"messages": []}\n')
     with pytest.raises(RecipeError, match=r"pairs\.jsonl:2: no pair"):
         list(stored(path))
+    mix = (Source("preference", 1.0, path="other.jsonl"),)
     with pytest.raises(RecipeError, match="run the stage that writes it"):
-        mix = (Source("preference", 1.0, path="other.jsonl"),)
-        prepare(replace(stage(DpoRecipe), mix=mix), 1, (tmp_path,), tiny_tokenizer())
+        prepare(stage(mix=mix), 0.1, 1, (tmp_path,), tiny_tokenizer())

@@ -1,4 +1,4 @@
-"""Rewards: right answers of every generator get 1, spoilt ones less; answers are parsed as they are served; groups are balanced."""
+"""Rewards: right answers of every generator get 1, spoilt ones less; answers are parsed as they are served."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def test_spoilt_answers_get_less(name: str) -> None:
         ("Hi.<|end|>", Said("Hi.")),
         ("Hi.", Said("Hi.", whole=False)),
         ('On it.<|call|>{"name": "a", "arguments": {"x": [1, "}"]}}<|end|>', Said("On it.", (("a", {"x": [1, "}"]}),))),
-        ('<|call|>{"name": "a", "arguments": {}}<|call|>{"name": "b", "arguments": {}}<|end|>', Said("", (("a", {}), ("b", {})))),
+        (
+            '<|call|>{"name": "a", "arguments": {}}<|call|>{"name": "b", "arguments": {}}<|end|>',
+            Said("", (("a", {}), ("b", {}))),
+        ),
         ('<|call|>{"name": "a", "arguments": {"x": 1', Said("", (), whole=False)),
         ('<|call|>{"name": "a", "arguments": {"x": nope}}<|end|>', Said("", (), whole=False)),
         ("Hi.<|user|><|end|>", Said("Hi.", whole=False)),

@@ -15,19 +15,20 @@ import torch
 from tiny import CONFIG, ids, stage, tiny_net, tiny_tokenizer
 from torch import nn
 
-from senryu.train.answers import pack_answers
+from senryu.train.answers import of_all, pack_answers
 from senryu.train.checkpoint import Progress
 from senryu.train.loop import RunOptions, run_stage
 from senryu.train.net import Net
 from senryu.train.objective import Part
-from senryu.train.prompts import Task, Tasks
-from senryu.train.recipe import RecipeError, RlRecipe, Source
+from senryu.train.prompts import Tasks
+from senryu.train.recipe import RecipeError, Source, StageRecipe
 from senryu.train.reward import from_net
-from senryu.train.rewards import Said
-from senryu.train.rl import Rollouts, advantages
+from senryu.train.rewards import Rewards, Said, Task
+from senryu.train.rl import RlOptions, Rollouts, advantages
 from senryu.train.vocabulary import END
 
 LETTERS = "ABCD"
+NAMES = ("task", "model", "length", "repetition")
 
 
 def letters(first: int, count: int) -> list[Task]:
@@ -56,10 +57,14 @@ def copied(net: Net) -> Net:
     return made
 
 
-def rollouts(speaker: Net, **options: Any) -> Rollouts:
-    settings = {"max_tokens": 4, "sequence": 16, "decay_sequence": 16, "lr_matrix": 0.003, "lr_vector": 0.001, **options}
-    reference = copied(speaker).requires_grad_(False)
-    return Rollouts(stage(RlRecipe, **settings), letters, tiny_tokenizer(), reference, seed=5)
+def rollouts(speaker: Net, steps: int = 8, **options: Any) -> Rollouts:
+    return objective(stage(tokens=steps * 512, sequence=16, lr_matrix=0.003, lr_vector=0.001), speaker, max_tokens=4, **options)
+
+
+def objective(settings: StageRecipe, reference: Any, model: Any = None, **options: Any) -> Rollouts:
+    made = RlOptions(**options)
+    rewards = Rewards(made.weights, made.max_tokens, tiny_tokenizer(), model)
+    return Rollouts(settings, made, letters, rewards, reference, seed=5)
 
 
 def run(net: Net, objective: Rollouts, folder: Path, **options: Any) -> list[dict[str, Any]]:
@@ -70,7 +75,7 @@ def run(net: Net, objective: Rollouts, folder: Path, **options: Any) -> list[dic
 @pytest.mark.parametrize("options", [{}, {"baseline": "grpo", "updates": 2}])
 def test_the_reward_of_a_trivial_task_rises(tmp_path: Path, speaker: Net, options: dict[str, Any]) -> None:
     net = copied(speaker)
-    entries = run(net, rollouts(speaker, tokens=30 * 512, **options), tmp_path)
+    entries = run(net, rollouts(speaker, 30, **options), tmp_path)
     rewards = [entry["reward_task"] for entry in entries if "reward_task" in entry]
     assert rewards[0] < 0.5
     assert rewards[-1] > 0.9
@@ -79,7 +84,7 @@ def test_the_reward_of_a_trivial_task_rises(tmp_path: Path, speaker: Net, option
 
 
 def test_kl_holds_the_net_near_its_reference(tmp_path: Path, speaker: Net) -> None:
-    ends = [run(copied(speaker), rollouts(speaker, tokens=25 * 512, kl=kl), tmp_path / str(kl))[-2] for kl in (0.0, 3.0)]
+    ends = [run(copied(speaker), rollouts(speaker, 25, kl=kl), tmp_path / str(kl))[-2] for kl in (0.0, 3.0)]
     assert ends[1]["kl"] < ends[0]["kl"] / 2
     assert ends[1]["reward_task"] < ends[0]["reward_task"]
 
@@ -102,7 +107,6 @@ def test_gradients_are_those_worked_out_by_hand(baseline: str) -> None:
     draw = np.random.default_rng(3)
     table, base = draw.normal(size=(6, 6)), draw.normal(size=(6, 6))
     answers, rewards = [[1, 2], [3, 3, 1], [4], [2, 5]], np.array([[1.0, 0.0, 0.25, 1.0]])
-    settings = stage(RlRecipe, baseline=baseline, group=4, kl=0.5, max_tokens=3, sequence=8)
     gains = advantages(rewards, baseline)[0]
     exact, total = np.zeros((6, 6)), 0.0
     for answer, reward in zip(answers, rewards[0], strict=True):
@@ -117,9 +121,9 @@ def test_gradients_are_those_worked_out_by_hand(baseline: str) -> None:
             total += (-gain + 0.5 * (np.exp(ahead) - ahead - 1)) / divisor / 4
     rows = pack_answers([[([0], answer)] for answer in answers], 8)
     net, reference = Bigram(table), Bigram(base)
-    objective = Rollouts(settings, letters, tiny_tokenizer(), reference, seed=0)  # type: ignore[arg-type]
+    target = objective(stage(), reference, baseline=baseline, group=4, kl=0.5, max_tokens=3)
     batch = [*rows.tensors(slice(None)), torch.zeros(8), torch.from_numpy(gains), torch.ones(4, 3)]
-    loss = objective.loss(net, batch)  # type: ignore[arg-type]
+    loss = target.loss(net, batch)  # type: ignore[arg-type]
     loss.total.backward()
     assert loss.total.item() == pytest.approx(total, rel=1e-5)
     np.testing.assert_allclose(net.table.grad, exact, rtol=1e-4, atol=1e-6)
@@ -129,10 +133,10 @@ def test_ratios_are_to_the_probabilities_as_drawn_and_clipped() -> None:
     table = np.random.default_rng(4).normal(size=(6, 6))
     net = Bigram(table)
     log_p = torch.from_numpy(table).log_softmax(0)[[1, 2, 3], 0].float()
-    settings = stage(RlRecipe, updates=2, kl=0.0, clip=0.2, max_tokens=1, sequence=8)
+    target = objective(stage(), net, updates=2, kl=0.0, clip=0.2, max_tokens=1)
     rows = pack_answers([[([0], [token])] for token in (1, 2, 3)], 8)
     batch = [*rows.tensors(slice(None)), log_p - torch.tensor([0.5, 0.1, -0.5]), torch.tensor([1.0, 1.0, -1.0])]
-    loss = Rollouts(settings, letters, tiny_tokenizer(), net, seed=0).loss(net, [*batch, torch.ones(3, 3)])  # type: ignore[arg-type]
+    loss = target.loss(net, [*batch, torch.ones(3, 3)])  # type: ignore[arg-type]
     assert loss.total.item() == pytest.approx(-(1.2 + np.exp(0.1) - 0.8) / 3, rel=1e-5)
     loss.total.backward()
     assert net.table.grad is not None
@@ -150,8 +154,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, speaker: Net
     for folder, stops in ((tmp_path / "whole", (None,)), (tmp_path / "parts", (3, 2, None))):
         for stop in stops:
             net = copied(speaker)
-            objective = rollouts(speaker, tokens=8 * 512, decay_tokens=512)
-            run(net, objective, folder, resume=True, stop_after_steps=stop)
+            run(net, rollouts(speaker), folder, resume=True, stop_after_steps=stop)
         ends.append(net.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -173,15 +176,19 @@ def test_processes_share_prompts_out(speaker: Net) -> None:
 def test_a_reward_model_and_penalties_count_beside_the_task(speaker: Net) -> None:
     judge = from_net(speaker)
     torch.nn.init.normal_(judge.score, generator=torch.Generator().manual_seed(2))
-    objective = replace(rollouts(speaker, model=0.5), judge=judge, _ready={})
-    batch = objective.batch(speaker, Progress(), Part())
-    figures = objective.loss(speaker, batch).figures
+
+    def scores(asked: list[Any]) -> np.ndarray:
+        return of_all(judge, pack_answers([[each] for each in asked], 16), 4, lambda net, batch: net.scores(batch))
+
+    target = rollouts(speaker, model=scores)
+    target = replace(target, options=RlOptions(model=0.5, max_tokens=4), rewards=replace(target.rewards, names=NAMES))
+    batch = target.batch(speaker, Progress(), Part())
+    figures = target.loss(speaker, batch).figures
     assert {"reward_task", "reward_model", "reward_length", "reward_repetition"} <= set(figures)
     components = batch[6]
     assert components.shape == (32, 4)
     assert figures["reward"] == pytest.approx((components @ torch.tensor([1.0, 0.5, -0.1, -0.2])).mean().item(), rel=1e-4)
-    scores = judge.scores(batch[:4])
-    torch.testing.assert_close(components[:, 1], scores.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(components[:, 1], judge.scores(batch[:4]).detach(), rtol=1e-4, atol=1e-4)
 
 
 # Prompts
@@ -195,21 +202,21 @@ def test_prompts_are_the_same_wherever_one_begins(tmp_path: Path) -> None:
         Source("generated", 0.4, name="tools"),
         Source("preference", 0.2, path="pairs.jsonl"),
     )
-    settings = stage(RlRecipe, mix=mix, sequence=2048, decay_sequence=2048, batch_tokens=16384, max_tokens=200)
-    tasks = Tasks(settings, 3, (tmp_path,), tiny_tokenizer())
+    settings = stage(mix=mix, sequence=2048)
+    tasks = Tasks(settings, 200, 3, (tmp_path,), tiny_tokenizer())
     some = tasks.take(0, 60)
-    assert some[20:25] == tasks.take(20, 5) == Tasks(settings, 3, (tmp_path,), tiny_tokenizer()).take(20, 5)
+    assert some[20:25] == tasks.take(20, 5) == Tasks(settings, 200, 3, (tmp_path,), tiny_tokenizer()).take(20, 5)
     assert {task.check for task in some} >= {"", "calls", "number", "words"}
     assert all(len(task.prompt) + 200 <= 2048 for task in some)
-    tight = Tasks(replace(settings, sequence=210), 3, (tmp_path,), tiny_tokenizer())
+    tight = Tasks(replace(settings, sequence=210), 200, 3, (tmp_path,), tiny_tokenizer())
     with pytest.raises(RecipeError, match="do not fit sequence = 210"):
-        Tasks(replace(settings, sequence=210, mix=mix[:1]), 3, (tmp_path,), tiny_tokenizer()).take(0, 1)
+        Tasks(replace(settings, sequence=210, mix=mix[:1]), 200, 3, (tmp_path,), tiny_tokenizer()).take(0, 1)
     assert {task.check for task in tight.take(0, 3)} == {""}
 
 
 def test_labelled_messages_are_prompts(bundle: Path) -> None:
     mix = (Source("intent_prompts", 1.0, path="sft/tasks.jsonl.xz"),)
-    tasks = Tasks(stage(RlRecipe, mix=mix, sequence=1024), 3, (bundle,), tiny_tokenizer())
+    tasks = Tasks(stage(mix=mix, sequence=1024), 128, 3, (bundle,), tiny_tokenizer())
     wanted = {(task.check, task.wanted.text) for task in islice(tasks.take(0, 30), 30) if task.wanted}
     assert wanted == {("label", "card_arrival"), ("label", "card_lost")}
     assert CONFIG.vocab_size > max(max(task.prompt) for task in tasks.take(0, 3))

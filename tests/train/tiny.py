@@ -49,7 +49,7 @@ def ids(text: str) -> list[int]:
     return tiny_tokenizer().encode(text, add_special_tokens=False).ids
 
 
-def stage(kind: type[Any] = StageRecipe, **options: Any) -> Any:
+def stage(**options: Any) -> StageRecipe:
     """A stage of 40 steps of 512 tokens."""
     settings: dict[str, Any] = {
         "tokens": 40 * 512,
@@ -64,4 +64,4 @@ def stage(kind: type[Any] = StageRecipe, **options: Any) -> Any:
         "weight_decay": 0.0,
         "mix": (Source("generated", 1.0, name="arithmetic"),),
     }
-    return kind(**{**settings, **options})
+    return StageRecipe(**{**settings, **options})

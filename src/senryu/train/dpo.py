@@ -13,8 +13,25 @@ from senryu.train.answers import AnswerRows, answer_log_probs, local, log_probs,
 from senryu.train.checkpoint import Progress
 from senryu.train.net import Net
 from senryu.train.objective import Loss, Part
-from senryu.train.recipe import DpoRecipe
+from senryu.train.recipe import RecipeError, StageRecipe
 from senryu.train.reward import next_rows
+
+
+@dataclass(frozen=True)
+class DpoOptions:
+    """What the stage has beside the keys of all stages: the table [dpo.options]."""
+
+    beta: float = 0.1  # how dear it is to move away from the reference
+    smoothing: float = 0.0  # part of the pairs that are taken to be in the wrong order
+    sft: float = 0.1  # weight of the better answer's own loss
+    normalised: bool = False  # log-probabilities a token instead of a whole answer
+    held_out: float = 0.1  # part of the pairs that accuracy is measured on at the end
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0 or not 0 <= self.smoothing < 0.5 or self.sft < 0 or not 0 <= self.held_out < 1:
+            raise RecipeError(
+                "[dpo.options]: beta must be above 0, smoothing in [0, 0.5), sft not negative, held_out in [0, 1); change them"
+            )
 
 
 def reference(net: Net, rows: AnswerRows, at_once: int) -> np.ndarray:
@@ -32,7 +49,8 @@ class Pairs:
 
     rows: AnswerRows
     reference: np.ndarray
-    stage: DpoRecipe
+    stage: StageRecipe
+    options: DpoOptions = DpoOptions()
 
     def batch(self, net: Net, progress: Progress, part: Part) -> list[Tensor]:
         """Tokens, document numbers, owners and targets, int64 [rows, sequence]; the reference's float32 [answers]."""
@@ -46,12 +64,12 @@ class Pairs:
         values, places = log_probs(net, rows)
         now = sums(values, places, len(before))
         lengths = sums(torch.ones_like(values), places, len(before)).clamp(min=1)
-        gains = (now - before) / lengths if self.stage.normalised else now - before
-        rewards = self.stage.beta * gains.view(-1, 2)
+        gains = (now - before) / lengths if self.options.normalised else now - before
+        rewards = self.options.beta * gains.view(-1, 2)
         h = rewards[:, 0] - rewards[:, 1]
-        smoothing = self.stage.smoothing
+        smoothing = self.options.smoothing
         losses = (1 - smoothing) * F.softplus(-h) + smoothing * F.softplus(h)
-        losses = losses - self.stage.sft * (now / lengths).view(-1, 2)[:, 0]
+        losses = losses - self.options.sft * (now / lengths).view(-1, 2)[:, 0]
         count = max(len(h), 1)
         moved = ((before - now) / lengths).detach()
         kl = (torch.expm1(moved) - moved).view(-1, 2).mean(1)

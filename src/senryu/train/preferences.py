@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from senryu.train import chat
 from senryu.train.answers import AnswerRows, Asked, pack_answers
 from senryu.train.generators import GENERATORS, Row
-from senryu.train.recipe import DpoRecipe, RecipeError, RewardRecipe, Source
+from senryu.train.recipe import RecipeError, Source, StageRecipe
 from senryu.train.vocabulary import contains_special
 
 Content = str | list[dict[str, Any]]
@@ -94,10 +94,10 @@ class PairRows:
     counts: dict[str, int]
 
 
-def prepare(stage: RewardRecipe | DpoRecipe, seed: int, folders: Sequence[Path], tokenizer: Tokenizer) -> PairRows:
+def prepare(stage: StageRecipe, held_out: float, seed: int, folders: Sequence[Path], tokenizer: Tokenizer) -> PairRows:
     """Encode a mix of pairs up to `prepare_tokens`, or once through a stored source; pairs that no row holds are left out.
 
-    A pair is held out by what it says, so that the draw survives new files and orders. folders: see `find`.
+    held_out: part of the pairs; each is drawn by what it says, so that the draw survives new files. folders: see `find`.
     """
     kept: dict[bool, list[list[Asked]]] = {False: [], True: []}
     counts: dict[str, int] = {}
@@ -108,7 +108,7 @@ def prepare(stage: RewardRecipe | DpoRecipe, seed: int, folders: Sequence[Path],
             size = 2 * len(prompt) + len(chosen) + len(rejected)
             if size <= stage.sequence:
                 drawn = random.Random(f"{seed} {prompt} {chosen}").random()
-                kept[drawn < stage.held_out].append([(prompt, chosen), (prompt, rejected)])
+                kept[drawn < held_out].append([(prompt, chosen), (prompt, rejected)])
                 counts[source.label] = counts.get(source.label, 0) + 1
                 room -= size
             if room <= 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,18 @@ from senryu.train import chat
 from senryu.train.data import rows as bundle_rows
 from senryu.train.generators import GENERATORS
 from senryu.train.preferences import answered, asked, find, stored
-from senryu.train.recipe import RecipeError, RlRecipe, Source
-from senryu.train.rewards import Said, check_of, expected
+from senryu.train.recipe import RecipeError, Source, StageRecipe
+from senryu.train.rewards import Task, check_of, expected
 
 TRIES = 1000  # prompts in a row that do not fit before a recipe counts as wrong
-
-
-@dataclass(frozen=True)
-class Task:
-    """A prompt's ids and, where answers to it can be checked, how and against what."""
-
-    prompt: list[int]
-    check: str = ""
-    wanted: Said | None = None
 
 
 class Tasks:
     """The tasks of a recipe's mix, numbered from 0; `take` restarts the stream where it is asked for earlier ones."""
 
-    def __init__(self, stage: RlRecipe, seed: int, folders: Sequence[Path], tokenizer: Tokenizer) -> None:
-        """folders: where paths of the mix are looked up, the first that has one counts."""
-        self._stage, self._seed, self._folders, self._tokenizer = stage, seed, folders, tokenizer
+    def __init__(self, stage: StageRecipe, max_tokens: int, seed: int, folders: Sequence[Path], tokenizer: Tokenizer) -> None:
+        """max_tokens: the longest answers. folders: where paths of the mix are looked up, the first that has one counts."""
+        self._stage, self._most, self._seed, self._folders, self._tokenizer = stage, max_tokens, seed, folders, tokenizer
         self._tasks = self._stream()
         self._next = 0
 
@@ -60,7 +50,7 @@ class Tasks:
                 yield task
         raise RecipeError(
             f"[rl]: {TRIES} prompts in a row do not fit sequence = {self._stage.sequence} beside "
-            f"max_tokens = {self._stage.max_tokens}; raise sequence or choose other sources"
+            f"max_tokens = {self._most}; raise sequence or choose other sources"
         )
 
     def _rows(self, source: Source) -> Iterator[dict[str, Any]]:
@@ -92,8 +82,8 @@ class Tasks:
             wanted = expected(content)
             task = Task(self._ids(asked(row, row["messages"][:turn])), check_of(row, wanted), wanted)
             answer = self._ids(answered(content))
-        most = self._stage.max_tokens
-        return task if len(answer) <= most and len(task.prompt) + most <= self._stage.sequence else None
+        fits = len(answer) <= self._most and len(task.prompt) + self._most <= self._stage.sequence
+        return task if fits else None
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -15,7 +15,19 @@ from senryu.train.answers import AnswerRows, last_states, of_all
 from senryu.train.checkpoint import Progress, load_weights
 from senryu.train.net import Net, NetConfig
 from senryu.train.objective import Loss, Part
-from senryu.train.recipe import RecipeError, RewardRecipe
+from senryu.train.recipe import RecipeError, StageRecipe
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """What the stage has beside the keys of all stages: the table [reward.options]."""
+
+    centre: float = 0.01  # weight of what keeps scores near 0
+    held_out: float = 0.1  # part of the pairs that accuracy is measured on at the end
+
+    def __post_init__(self) -> None:
+        if self.centre < 0 or not 0 <= self.held_out < 1:
+            raise RecipeError("[reward.options]: centre must not be negative, and held_out in [0, 1); change them")
 
 
 class RewardNet(Net):
@@ -55,7 +67,8 @@ class Comparisons:
     """
 
     rows: AnswerRows
-    stage: RewardRecipe
+    stage: StageRecipe
+    options: RewardOptions = RewardOptions()
 
     def batch(self, net: Net, progress: Progress, part: Part) -> list[Tensor]:
         """Tokens, document numbers, owners and targets, int64 [rows, sequence]."""
@@ -67,7 +80,7 @@ class Comparisons:
         pairs = net.scores(batch).view(-1, 2)
         margin = pairs[:, 0] - pairs[:, 1]
         count = max(len(pairs), 1)
-        total = (F.softplus(-margin) + self.stage.centre * pairs.sum(1).square()).sum() / count
+        total = (F.softplus(-margin) + self.options.centre * pairs.sum(1).square()).sum() / count
         figures = {"accuracy": (margin > 0).float(), "margin": margin.detach()}
         return Loss(total, len(pairs), {name: float(values.sum()) / count for name, values in figures.items()})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,43 @@ def repetition(ids: Sequence[int], size: int = NGRAM) -> float:
 def overlength(ids: Sequence[int], most: int) -> float:
     """0 up to half of `most` tokens, 1 at all of them, in a line between; 1 for an answer without an end."""
     return 1.0 if END not in ids else min(max(2 * len(ids) / most - 1, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt's ids and, where answers to it can be checked, how and against what."""
+
+    prompt: list[int]
+    check: str = ""
+    wanted: Said | None = None
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What answers are worth, component by component.
+
+    names: those that count, of task (what can be checked), model, length and repetition (both penalties). max_tokens: of an
+    answer. model: the scores of a reward model, for prompts with answers.
+    """
+
+    names: Collection[str]
+    max_tokens: int
+    tokenizer: Tokenizer
+    model: Callable[[list[tuple[Sequence[int], Sequence[int]]]], np.ndarray] | None = None
+
+    def components(self, tasks: Sequence[Task], answers: Sequence[list[int]]) -> dict[str, np.ndarray]:
+        """Every component [answers], an answer for each task; nan where there is nothing to check."""
+        out = {name: np.full(len(answers), np.nan) for name in self.names}
+        for i, (task, answer) in enumerate(zip(tasks, answers, strict=True)):
+            if "task" in out and task.wanted is not None:
+                out["task"][i] = score(task.check, read(answer, self.tokenizer), task.wanted)
+            if "length" in out:
+                out["length"][i] = overlength(answer, self.max_tokens)
+            if "repetition" in out:
+                out["repetition"][i] = repetition(answer)
+        if "model" in out and self.model is not None:
+            out["model"] = self.model([(task.prompt, answer) for task, answer in zip(tasks, answers)]).astype(float)
+        return out
 
 
 def combine(components: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:

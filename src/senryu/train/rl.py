@@ -7,22 +7,67 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from senryu.train.answers import AnswerRows, log_probs, of_all, pack_answers, sums
+from senryu.train.answers import AnswerRows, log_probs, pack_answers, sums
 from senryu.train.checkpoint import Progress
 from senryu.train.net import Net
 from senryu.train.objective import Loss, Part
 from senryu.train.pack import document_numbers, targets
-from senryu.train.prompts import Task
-from senryu.train.recipe import RlRecipe
-from senryu.train.reward import RewardNet
-from senryu.train.rewards import combine, overlength, read, repetition, score
+from senryu.train.recipe import RecipeError, StageRecipe
+from senryu.train.rewards import Rewards, Task, combine
 from senryu.train.sampler import Sampled, draw
 from senryu.train.vocabulary import END
 
 REPLAYED = 4  # a batch's tokens over those of its replayed rows
+
+
+@dataclass(frozen=True)
+class RlOptions:
+    """What the stage has beside the keys of all stages: the table [rl.options]. A step has batch_tokens / sequence answers.
+
+    task, model, length, repetition: weights of what code can check, of the reward model, of penalties (`rewards.py`).
+    """
+
+    baseline: str = "rloo"  # or "grpo"
+    group: int = 8  # answers to one prompt
+    max_tokens: int = 128  # of an answer
+    temperature: float = 1.0
+    kl: float = 0.03  # how dear it is to move away from the reference
+    updates: int = 1  # steps between two rollouts
+    clip: float = 0.2  # of probability ratios, where updates > 1
+    replay: float = 0.1  # weight of the loss of fine-tuning rows
+    task: float = 1.0
+    model: float = 0.0
+    length: float = 0.1
+    repetition: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.baseline not in ("rloo", "grpo"):
+            raise RecipeError(f'[rl.options]: baseline = "{self.baseline}" is unknown; use rloo or grpo')
+        if self.group < 2 or self.max_tokens < 1 or self.updates < 1 or self.temperature <= 0 or not 0 < self.clip < 1:
+            raise RecipeError(
+                "[rl.options]: group must be at least 2, max_tokens and updates 1, temperature above 0, clip in (0, 1)"
+            )
+        rewards = (self.task, self.model, self.length, self.repetition)
+        if min(*rewards, self.kl, self.replay) < 0 or not any(rewards):
+            raise RecipeError("[rl.options]: weights must not be negative, and one of task, model, length, repetition above 0")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each component counts; penalties count against an answer."""
+        every = {"task": self.task, "model": self.model, "length": -self.length, "repetition": -self.repetition}
+        return {name: weight for name, weight in every.items() if weight}
+
+    def prompts(self, stage: StageRecipe) -> int:
+        """Prompts of a step. Raises RecipeError where groups do not fill it, or prompts have no room."""
+        answers = stage.batch_tokens // stage.sequence
+        if answers % self.group or self.max_tokens >= stage.sequence:
+            raise RecipeError(
+                f"[rl]: group = {self.group} must divide the {answers} answers of a step (batch_tokens / sequence), and "
+                f"max_tokens = {self.max_tokens} leave room for a prompt in sequence = {stage.sequence}; change one of them"
+            )
+        return answers // self.group
 
 
 def advantages(rewards: np.ndarray, baseline: str) -> np.ndarray:
@@ -41,7 +86,7 @@ def advantages(rewards: np.ndarray, baseline: str) -> np.ndarray:
 class Group:
     """The answers to one prompt."""
 
-    task: Task
+    prompt: list[int]
     answers: list[Sampled]
     advantages: np.ndarray  # [answers]
     components: np.ndarray  # [answers, components], as they were given; nan where one does not judge
@@ -52,92 +97,67 @@ class Rollouts:
     """The objective: answers drawn from the net itself, more likely where they are better than their group's.
 
     Every `updates` steps the net answers the prompts of so many steps; each step then takes its share. All follows from the
-    progress and the seed; only a run that is resumed between two rollouts answers anew. judge: a reward model, for
-    the component `model`. replay: fine-tuning rows uint16 [n, length], whose loss is mixed in.
+    progress and the seed; only a run that is resumed between two rollouts answers anew. rewards: with the options' weights.
+    replay: fine-tuning rows uint16 [n, length], whose loss is mixed in.
     """
 
-    stage: RlRecipe
+    stage: StageRecipe
+    options: RlOptions
     tasks: Callable[[int, int], list[Task]]  # (first number, count) -> the prompts
-    tokenizer: Tokenizer
+    rewards: Rewards
     reference: Net
     seed: int
-    judge: RewardNet | None = None
     replay: np.ndarray | None = None
     _ready: dict[int, list[Group]] = field(default_factory=dict)  # by step
 
     def batch(self, net: Net, progress: Progress, part: Part) -> list[Tensor]:
         """Rows of this process's answers (see `AnswerRows.tensors`); float32 log-probabilities of their tokens as drawn,
         advantages [answers], components [answers, components]; then, with replay, tokens, documents, targets, its weight."""
-        stage = self.stage
-        prompts = stage.batch_tokens // stage.sequence // stage.group
+        stage, options = self.stage, self.options
+        prompts = options.prompts(stage)
         if progress.step not in self._ready:
-            steps = range(progress.step, progress.step + stage.updates - progress.step % stage.updates)
+            steps = range(progress.step, progress.step + options.updates - progress.step % options.updates)
             self._ready = self._answer(net, steps, progress.row, prompts, part)
         groups = self._ready.pop(progress.step)
         replayed = self._replayed(progress, part)
         progress.row += prompts
-        rows = pack_answers([[(g.task.prompt, a.ids)] for g in groups for a in g.answers], stage.sequence)
+        rows = pack_answers([[(g.prompt, a.ids)] for g in groups for a in g.answers], stage.sequence)
         drawn = _in_rows([a.log_probs for g in groups for a in g.answers], rows)
         judged = [np.concatenate([g.advantages for g in groups]), np.concatenate([g.components for g in groups])]
         return [*rows.tensors(slice(None)), drawn, *(torch.from_numpy(a.astype(np.float32)) for a in judged), *replayed]
 
     def _answer(self, net: Net, steps: range, row: int, prompts: int, part: Part) -> dict[int, list[Group]]:
         """Groups for the steps whose prompts begin at number `row`, answered in one go."""
-        stage, mine = self.stage, part.of(prompts)
+        options, mine = self.options, part.of(prompts)
         numbers = [row + n * prompts + i for n in range(len(steps)) for i in range(prompts)[mine]]
-        tasks = [self.tasks(number, 1)[0] for number in numbers]
+        tasks = [task for number in numbers for task in self.tasks(number, 1) * options.group]
         drawn = draw(
             net,
-            [task.prompt for task in tasks for _ in range(stage.group)],
-            max_tokens=stage.max_tokens,
-            temperature=stage.temperature,
+            [task.prompt for task in tasks],
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
             seed=self.seed,
             stop_ids=(END,),
-            numbers=[number * stage.group + i for number in numbers for i in range(stage.group)],
+            numbers=[number * options.group + i for number in numbers for i in range(options.group)],
         )
-        components = self._judge(tasks, drawn)
-        shaped = {name: values.reshape(len(tasks), stage.group) for name, values in components.items()}
-        gains = advantages(combine(shaped, self.weights()), stage.baseline)
+        components = self.rewards.components(tasks, [answer.ids for answer in drawn])
+        shaped = {name: values.reshape(-1, options.group) for name, values in components.items()}
+        gains = advantages(combine(shaped, options.weights), options.baseline)
         table = np.stack(list(shaped.values()), -1)
-        groups = [
-            Group(task, drawn[i * stage.group : (i + 1) * stage.group], gains[i], table[i]) for i, task in enumerate(tasks)
-        ]
+        parts = [slice(i * options.group, (i + 1) * options.group) for i in range(len(gains))]
+        groups = [Group(tasks[p.start].prompt, drawn[p], *worth) for p, *worth in zip(parts, gains, table)]
         share = len(groups) // len(steps)
         return {step: groups[n * share : (n + 1) * share] for n, step in enumerate(steps)}
 
-    def weights(self) -> dict[str, float]:
-        """What each component counts; penalties count against an answer."""
-        stage = self.stage
-        every = {"task": stage.task, "model": stage.model, "length": -stage.length, "repetition": -stage.repetition}
-        return {name: weight for name, weight in every.items() if weight}
-
-    def _judge(self, tasks: list[Task], answers: list[Sampled]) -> dict[str, np.ndarray]:
-        """Every component [answers] that has a weight."""
-        out = {name: np.full(len(answers), np.nan) for name in self.weights()}
-        for i, answer in enumerate(answers):
-            task = tasks[i // self.stage.group]
-            if "task" in out and task.wanted is not None:
-                out["task"][i] = score(task.check, read(answer.ids, self.tokenizer), task.wanted)
-            if "length" in out:
-                out["length"][i] = overlength(answer.ids, self.stage.max_tokens)
-            if "repetition" in out:
-                out["repetition"][i] = repetition(answer.ids)
-        if "model" in out and self.judge is not None:
-            asked = [[(tasks[i // self.stage.group].prompt, answer.ids)] for i, answer in enumerate(answers)]
-            rows = pack_answers(asked, self.stage.sequence)
-            at_once = self.stage.batch_tokens // self.stage.sequence
-            out["model"] = of_all(self.judge, rows, at_once, lambda net, batch: net.scores(batch)).astype(float)
-        return out
-
     def _replayed(self, progress: Progress, part: Part) -> list[Tensor]:
         """This process's replayed rows, and what their mean loss counts so that the processes' mean is that of all rows."""
-        if self.replay is None or not self.stage.replay:
+        if self.replay is None or not self.options.replay:
             return []
         count = max(1, self.stage.batch_tokens // REPLAYED // self.replay.shape[1])
         rows = self.replay[np.arange(progress.step * count, (progress.step + 1) * count) % len(self.replay)]
         wanted = targets(rows, assistant_only=True)
         mine = slice(part.rank, None, part.world)
-        weight = self.stage.replay * part.world * (wanted[mine] >= 0).sum() / max((wanted >= 0).sum(), 1)
+        weight = self.options.replay * part.world * (wanted[mine] >= 0).sum() / max((wanted >= 0).sum(), 1)
         parts = (rows[mine].astype(np.int64), document_numbers(rows[mine]), wanted[mine], np.float32(weight))
         return [torch.as_tensor(a) for a in parts]
 
@@ -145,31 +165,31 @@ class Rollouts:
         """Mean over answers. A token counts its advantage times the ratio to its probability as drawn, clipped if `updates` > 1
         (Schulman et al. 2017, arXiv 1707.06347), less `kl` times k3 to the reference (Schulman 2020, "Approximating KL
         divergence"); rloo divides an answer's sum by max_tokens, the same for all, grpo by its length."""
-        stage = self.stage
+        options = self.options
         rows, (drawn, gains, components), replayed = batch[:4], batch[4:7], batch[7:]
-        values, places = log_probs(net, rows, stage.temperature)
+        values, places = log_probs(net, rows, options.temperature)
         with torch.no_grad():
-            base, _ = log_probs(self.reference, rows, stage.temperature)
+            base, _ = log_probs(self.reference, rows, options.temperature)
         count = len(gains)
-        old = values.detach() if stage.updates == 1 else drawn
+        old = values.detach() if options.updates == 1 else drawn
         ratio, gain = (values - old).exp(), gains[places]
-        better = torch.minimum(ratio * gain, ratio.clamp(1 - stage.clip, 1 + stage.clip) * gain)
+        better = torch.minimum(ratio * gain, ratio.clamp(1 - options.clip, 1 + options.clip) * gain)
         kl = torch.expm1(base - values) - (base - values)
         lengths = sums(torch.ones_like(values), places, count)
-        divisor = torch.full_like(lengths, stage.max_tokens) if stage.baseline == "rloo" else lengths
-        total = (sums(stage.kl * kl - better, places, count) / divisor).mean()
+        divisor = torch.full_like(lengths, options.max_tokens) if options.baseline == "rloo" else lengths
+        total = (sums(options.kl * kl - better, places, count) / divisor).mean()
         figures = {"kl": float(kl.detach().mean()), "length": float(lengths.mean())}
-        weights = torch.tensor(list(self.weights().values()), device=gains.device)
+        weights = torch.tensor(list(options.weights.values()), device=gains.device)
         figures["reward"] = float((components.nan_to_num() * weights).sum(1).mean())
-        for name, each in zip(self.weights(), components.unbind(1)):
-            if not each.isnan().all():
-                figures[f"reward_{name}"] = float(each.nanmean())
-        if stage.updates > 1:
-            figures["clipped"] = float(((ratio - 1).abs() > stage.clip).float().mean())
-        if replayed and len(replayed[0]):
+        for name, each in zip(options.weights, components.nan_to_num().unbind(1)):
+            figures[f"reward_{name}"] = float(each.mean())
+        figures["judged"] = float((~components.isnan()).all(1).float().mean())  # by all; else a component counts as 0
+        if options.updates > 1:
+            figures["clipped"] = float(((ratio - 1).abs() > options.clip).float().mean())
+        if replayed:
             tokens, document, wanted, weight = replayed
-            replay, entropy = net.loss(tokens, document, wanted, stage.z_loss)
-            total, figures["replay"] = total + weight * replay, float(entropy)
+            replay, entropy = net.loss(tokens, document, wanted, self.stage.z_loss)
+            total, figures["replay"] = total + weight * replay, float(entropy * weight / options.replay)
         return Loss(total, count, figures)
 
 
