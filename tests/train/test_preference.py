@@ -1,4 +1,4 @@
-"""Reward model and DPO on pairs that can be told apart: accuracy and margins rise, references are exact, runs resume exactly."""
+"""Reward model and DPO on pairs that can be told apart: accuracy and margins rise, the reference is exact, runs resume."""
 
 from __future__ import annotations
 

@@ -13,8 +13,11 @@ from senryu.train.generators.retrieval import SHORTEST
 from senryu.train.net import NetConfig
 
 T = TypeVar("T")
-STORED = ("text", "chat", "intent_prompts")  # kinds of sources that are files of the bundle
+STORED = ("text", "chat", "intent_prompts", "preference")  # kinds of sources that are files
 STAGES = ("pretrain", "sft", "long", "constitutional", "reward", "dpo", "rl")  # in the order in which they run
+PAIRS = ("preference", "generated")  # kinds of sources in a mix of pairs
+MIXES = {"reward": PAIRS, "dpo": PAIRS, "rl": (*PAIRS, "intent_prompts")}  # and of prompts; other stages mix documents
+DOCUMENTS = ("text", "chat", "intent_prompts", "generated")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -27,7 +30,8 @@ class Source:
     """One slice of a data mix.
 
     kind: `text` (plain documents), `chat` (conversations) and `intent_prompts` (the labelled rows of a chat file, in the
-    wording of the evaluation) read `path`; `generated` rows come from the generator `name`, fresh ones without end.
+    wording of the evaluation) read `path`, and so does `preference` (pairs of answers; in the run's folder or the bundle);
+    `generated` rows come from the generator `name`, fresh ones without end; in a mix of pairs, spoilt ones beside.
     share: part of the mix's tokens. chars: of a generated `retrieval` text, the most.
     """
 
@@ -63,7 +67,7 @@ class StageRecipe:
     lr_matrix: float
     lr_vector: float
     weight_decay: float
-    mix: tuple[Source, ...] = ()  # reward, dpo and rl may do without
+    mix: tuple[Source, ...]
     z_loss: float = 1e-4
     clock: float = 0.0  # the stage's part of a wall-clock budget, preparation of its data included
     options: dict[str, Any] = field(default_factory=dict)  # what this stage alone has; its module knows them
@@ -127,14 +131,18 @@ def _source(table: dict[str, Any], where: str) -> Source:
     return source
 
 
-def _stage(table: dict[str, Any], where: str) -> StageRecipe:
+def _stage(name: str, table: dict[str, Any], where: str) -> StageRecipe:
     sources = tuple(_source(entry, f"{where}.mix[{i}]") for i, entry in enumerate(table.get("mix", ())))
     stage = build(StageRecipe, {**table, "mix": sources}, where)
-    if (sources or not where.endswith(("[reward]", "[dpo]", "[rl]"))) and abs(sum(s.share for s in sources) - 1) > 1e-6:
+    kinds = MIXES.get(name, DOCUMENTS)
+    for source in sources:
+        if source.kind not in kinds:
+            raise RecipeError(f"{where}: this stage cannot use the kind {source.kind}; use {', '.join(kinds)}")
+    if abs(sum(s.share for s in sources) - 1) > 1e-6:
         raise RecipeError(f"{where}: shares of the mix add up to {sum(s.share for s in sources):.3f}; make them 1")
-    for name, length in (("sequence", stage.sequence), ("decay_sequence", stage.decay_sequence)):
+    for row, length in (("sequence", stage.sequence), ("decay_sequence", stage.decay_sequence)):
         if stage.decay_sequence % length or stage.batch_tokens % length:
-            raise RecipeError(f"{where}: {name} = {length} must divide decay_sequence and batch_tokens; change one of them")
+            raise RecipeError(f"{where}: {row} = {length} must divide decay_sequence and batch_tokens; change one of them")
     if stage.prepare_tokens < stage.tokens:
         raise RecipeError(f"{where}: prepare_tokens is below tokens; raise it")
     return stage
@@ -151,7 +159,7 @@ def load_recipe(path: Path) -> Recipe:
         parts[key] = build(kind, table.get(key, {}), f"{path}: [{key}]")
     for key in STAGES:
         if key in table or key in ("pretrain", "sft"):
-            parts[key] = _stage(table.get(key, {}), f"{path}: [{key}]")
+            parts[key] = _stage(key, table.get(key, {}), f"{path}: [{key}]")
     recipe = build(Recipe, parts, str(path))
     if recipe.net.vocab_size != recipe.tokenizer.vocab_size:
         raise RecipeError(f"{path}: net.vocab_size and tokenizer.vocab_size differ; make them equal")
