@@ -35,7 +35,7 @@ def separable(count: int, seed: int = 0) -> AnswerRows:
 
 
 def run(net: Any, objective: Any, folder: Path, **options: Any) -> list[dict[str, Any]]:
-    run_stage(net, objective, objective.stage, RunOptions(folder, compile=False, **options))
+    run_stage(net, objective, objective.stage, RunOptions(folder, **options))
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

@@ -68,7 +68,7 @@ def objective(settings: StageRecipe, reference: Any, model: Any = None, **option
 
 
 def run(net: Net, objective: Rollouts, folder: Path, **options: Any) -> list[dict[str, Any]]:
-    run_stage(net, objective, objective.stage, RunOptions(folder, compile=False, **options))
+    run_stage(net, objective, objective.stage, RunOptions(folder, **options))
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

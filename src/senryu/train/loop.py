@@ -120,8 +120,9 @@ class _Run:
     def _differentiate(self) -> Loss:
         """The next batch's loss, over all processes; its gradients are added to the parameters'."""
         device, part = self.options.device, self.options.part
-        batch = device.put(self.objective.batch(self.net, self.progress, part))
-        with device.autocast():
+        with device.autocast():  # an objective may ask the net itself
+            batch = device.put(self.objective.batch(self.net, self.progress, part))
+        with device.autocast():  # anew: weights that were narrowed without gradients are not kept
             loss: Loss = self.step(batch)
         total, whole = parallel.weigh(loss, part)
         if not torch.isfinite(whole.total):
