@@ -13,7 +13,7 @@ from senryu.train.generators import GENERATORS
 from senryu.train.preferences import answered, encode, generated
 from senryu.train.rewards import Said, check_of, combine, expected, overlength, read, repetition, score
 
-CHECKED = ("arithmetic", "extraction", "retrieval", "support", "tools")
+CHECKED = ("arithmetic", "copying", "extraction", "retrieval", "support", "tools")
 
 
 def parsed(text: str) -> Said:

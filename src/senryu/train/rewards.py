@@ -78,7 +78,7 @@ def check_of(row: Mapping[str, Any], wanted: Said) -> str:
     """How an answer to a turn of this row is compared with the right one: calls, json, number, text, label or words."""
     if wanted.calls:
         return "calls"
-    by_task = {"extraction": "json", "arithmetic": "number", "retrieval": "text", "intent": "label"}
+    by_task = {"extraction": "json", "arithmetic": "number", "retrieval": "text", "copying": "text", "intent": "label"}
     return by_task.get(str(row.get("task")), "words")
 
 
