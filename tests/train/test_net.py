@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import Cohere2ForCausalLM
 
+from senryu.train import net as network
 from senryu.train.export import export
 from senryu.train.net import LOSS_ROWS, HeadLoss, Net, NetConfig, pair_swap, rotary, rotate
 
@@ -110,3 +111,26 @@ def test_rotation_turns_pairs_by_their_angles() -> None:
     angle = torch.arange(5)[:, None] * 100.0 ** (-torch.arange(0, 8, 2) / 8)
     exact = torch.view_as_real(as_complex * torch.polar(torch.ones_like(angle), angle)[:, None]).flatten(-2)
     torch.testing.assert_close(turned, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_computing_layers_again_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long rows keep only what goes into each layer."""
+    net = random_net().train()
+    ids = torch.randint(0, CONFIG.vocab_size, (2, 80), generator=torch.Generator().manual_seed(4))
+    document, computed, gradients = (torch.arange(80) // 50).expand(2, -1), [0, 0], []
+    for again, kept in enumerate((80, 79)):
+        monkeypatch.setattr(network, "KEPT", kept)
+
+        def count(*_: object, again: int = again) -> None:
+            computed[again] += 1
+
+        hooks = [layer.mlp.register_forward_pre_hook(count) for layer in net.model.layers]
+        net.zero_grad()
+        net.loss(ids, document, ids.roll(-1, 1), 1e-4)[0].backward()
+        gradients.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
+        for hook in hooks:
+            hook.remove()
+    assert computed == [4, 8]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    with torch.no_grad():
+        net(ids)  # nothing to keep, nothing to compute again

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from senryu.train.attention import Sight, attend, sight_of
 
+KEPT = 4096  # tokens: in longer rows only what goes into each layer is kept for the backward pass, which computes it again
 LOSS_ROWS = 1024  # rows of logits at a time: 16 MB in float32 at a vocabulary of 4,096
 Turns = tuple[Tensor, Tensor, Tensor]  # cos, sin, pair swap
 Sights = dict[int | None, Sight]  # by a layer's window: what its queries may look at
@@ -143,8 +145,9 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Tensor, sights: Sights, turns: Turns) -> Tensor:
         x = self.embed_tokens(tokens)
+        again = torch.is_grad_enabled() and tokens.shape[1] > KEPT
         for layer in self.layers:
-            x = layer(x, sights, turns)
+            x = checkpoint(layer, x, sights, turns, use_reentrant=False) if again else layer(x, sights, turns)
         return self.norm(x)
 
 
