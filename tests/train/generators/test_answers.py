@@ -81,11 +81,15 @@ VALUE = r"[A-Z]{2}-\d{4}|\d{5,}"
 
 
 def check_needle(row: Row) -> None:
-    prompt, text, answer = row["messages"][0]["content"], row["text"], row["messages"][-1]["content"]
-    assert answer == row["answer"]
-    assert text in prompt
-    question, sentences = prompt.replace(text, ""), re.split(r"(?<=\.)\s+", text)
-    assert answer == FINDERS[row["kind"]](question, sentences, answer)
+    text, said = row["text"], [message["content"] for message in row["messages"]]
+    assert said[-1] == row["answer"]
+    assert text in said[0]
+    sentences = re.split(r"(?<=\.)\s+", text)
+    for question, answer in zip([said[0].replace(text, ""), *said[2::2]], said[1::2], strict=True):
+        kind = row["kind"]
+        if kind == "many":
+            kind = "variables" if re.search(r"\b[A-Z]{4}\b", question) else "needles"
+        assert answer == FINDERS[kind](question, sentences, answer)
 
 
 def find_needles(question: str, sentences: list[str], answer: str) -> str:
@@ -141,11 +145,18 @@ test_what_is_asked_for_is_found = each("retrieval", check_needle, count=8)
 
 
 def test_every_kind_is_drawn_and_can_be_asked_for() -> None:
-    assert {row["kind"] for row in some("retrieval", 1, count=100)} == set(KINDS) == set(FINDERS)
+    assert {row["kind"] for row in some("retrieval", 1, count=100)} == set(KINDS) == {*FINDERS, "many"}
     for kind in KINDS:
         assert {row["kind"] for row in some("retrieval", 1, count=5, kind=kind)} == {kind}
     with pytest.raises(ValueError, match="kind = 'sonnet' is unknown; use one of needle, "):
         some("retrieval", 1, kind="sonnet")
+
+
+def test_many_questions_are_asked_in_one_conversation() -> None:
+    short, long = (some("retrieval", 1, count=1, chars=chars, exactly=True, kind="many")[0] for chars in (SHORTEST, 16_000))
+    assert len(short["messages"]) == 2 * 2
+    assert len(long["messages"]) == 2 * (32 + 4 + 4)
+    check_needle(long)
 
 
 def test_a_text_is_as_long_as_it_is_asked_to_be() -> None:

@@ -12,7 +12,8 @@ from senryu.train.generators.common import Row, Split, Talk, address, banks, cod
 
 SHORTEST = 400  # characters: three needles and some filler
 PLAIN = 20_000  # characters: a longer text has told filler, which does not repeat itself
-CHAINS = 4  # of variables in a text with many questions
+CHAINS = 4  # of variables in a text with many questions, at most
+PER_NEEDLE, MOST_NEEDLES, PER_CHAIN = 500, 40, 1_500  # characters of a text with many questions for each needle, each chain
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
@@ -63,7 +64,11 @@ def over_one_text(
     """
     if len(depths) < 2:
         raise ValueError(f"depths = {depths} is too few; two needles can be asked for together")
-    return stream("retrieval text", seed, split, lambda draw: _many(draw, split, chars, depths, documents))
+
+    def make(draw: random.Random) -> list[Row]:
+        return _rows_over(draw, split, _asked(draw, split, chars, depths, CHAINS, True, documents))
+
+    return stream("retrieval text", seed, split, make)
 
 
 def _check(chars: int, kind: str = "") -> None:
@@ -74,6 +79,8 @@ def _check(chars: int, kind: str = "") -> None:
 
 
 def _row(draw: random.Random, split: Split, chars: int, kind: str, told: bool, documents: Sequence[str]) -> Row:
+    if kind == "many":
+        return _conversation(draw, split, chars, told, documents)
     if kind == "pairs":
         hidden, joint = _table(draw, split, chars), "\n"
         text = joint.join(hidden.planted)
@@ -105,39 +112,74 @@ def _hide(pieces: list[str], planted: list[tuple[int, str]]) -> str:
     return "".join(pieces).rstrip()
 
 
-def _many(draw: random.Random, split: Split, chars: int, depths: Sequence[float], documents: Sequence[str]) -> list[Row]:
+class Question(NamedTuple):
+    """One question over a text; `depth` is that of its needle, where it asks for one."""
+
+    kind: str
+    words: str
+    values: tuple[str, ...]
+    depth: float | None = None
+
+
+class Asked(NamedTuple):
+    """A text, the values that stand in it, and what can be asked for."""
+
+    text: str
+    planted: list[str]
+    questions: list[Question]
+
+
+def _asked(
+    draw: random.Random, split: Split, chars: int, depths: Sequence[float], chains: int, told: bool, documents: Sequence[str]
+) -> Asked:
+    """A text of at most so many characters with a needle at each depth and chains of three variables anywhere."""
     bank = banks("retrieval", split)
     pairs = _pairs(draw, split, len(depths))
     needles = [draw.choice(bank["needles"]).format(k=key, x=value) for key, value in pairs]
     names = set[str]()
-    while len(names) < 3 * CHAINS:
+    while len(names) < 3 * chains:
         names.add("".join(draw.choices(LETTERS, k=4)))
-    ordered = sorted(names)
-    chains, values = [ordered[i::CHAINS] for i in range(CHAINS)], draw.sample(range(1000, 100_000), CHAINS)
-    links = _merged(draw, _chains(draw, split, chains, values))
+    chained, numbers = [sorted(names)[i::chains] for i in range(chains)], draw.sample(range(1000, 100_000), chains)
+    links = _merged(draw, _chains(draw, split, chained, numbers))
     room = chars - sum(len(sentence) + 1 for sentence in needles + links)
     if room < 0:
-        wanted = f"{len(depths)} needles and {CHAINS} chains"
+        wanted = f"{len(depths)} needles and {chains} chains"
         raise ValueError(f"chars = {chars} is too short for {wanted}; use {chars - room} or more")
-    unique = (*(value for _, value in pairs), *map(str, values), *names)
-    pieces = _filler(draw, split, room, True, documents, unique)
+    values = [*(value for _, value in pairs), *map(str, numbers)]
+    pieces = _filler(draw, split, room, told, documents, (*values, *names))
     places = [(round(depth * len(pieces)), needle) for depth, needle in zip(depths, needles)]
     places += zip(sorted(draw.randint(0, len(pieces)) for _ in links), links)
     text = _hide(pieces, sorted(places, key=lambda place: place[0]))
-    prompt = draw.choice([form for form in bank["prompts"] if form.index("{t}") < form.index("{q}")]).replace("{t}", text)
-    planted = [*(value for _, value in pairs), *map(str, values)]
-
-    def row(kind: str, question: str, *said: str, **more: float) -> Row:
-        talk = Talk("retrieval").user(prompt.replace("{q}", question)).say(", ".join(said))
-        return talk.row(kind=kind, text=text, answer=", ".join(said), values=list(said), planted=planted, **more)
-
-    out = [row("needle", draw.choice(bank["ask"]).format(k=k), x, depth=d) for (k, x), d in zip(pairs, depths)]
-    for _ in range(CHAINS):
+    questions = [Question("needle", draw.choice(bank["ask"]).format(k=k), (x,), d) for (k, x), d in zip(pairs, depths)]
+    for chain, number in zip(chained, numbers):
         keys, found = zip(*draw.sample(pairs, 2))
-        out.append(row("needles", draw.choice(bank["ask_many"]).format(k=" and ".join(keys)), *found))
-    for chain, value in zip(chains, values):
-        out.append(row("variables", draw.choice(bank["ask_variable"]).format(k=chain[-1]), str(value)))
+        questions.append(Question("needles", draw.choice(bank["ask_many"]).format(k=" and ".join(keys)), found))
+        questions.append(Question("variables", draw.choice(bank["ask_variable"]).format(k=chain[-1]), (str(number),)))
+    return Asked(text, values, questions)
+
+
+def _rows_over(draw: random.Random, split: Split, asked: Asked) -> list[Row]:
+    """A row a question, all of one wording in which the text stands first."""
+    forms = [form for form in banks("retrieval", split)["prompts"] if form.index("{t}") < form.index("{q}")]
+    prompt = draw.choice(forms).replace("{t}", asked.text)
+    out = []
+    for question in asked.questions:
+        answer = ", ".join(question.values)
+        talk = Talk("retrieval").user(prompt.replace("{q}", question.words)).say(answer)
+        more = {"values": list(question.values), "planted": asked.planted, "depth": question.depth}
+        out.append(talk.row(kind=question.kind, text=asked.text, answer=answer, **more))
     return out
+
+
+def _conversation(draw: random.Random, split: Split, chars: int, told: bool, documents: Sequence[str]) -> Row:
+    """Question after question over one text, in one conversation: of a long text a network learns from many answers."""
+    needles, chains = min(max(chars // PER_NEEDLE, 2), MOST_NEEDLES), min(chars // PER_CHAIN, CHAINS)
+    asked = _asked(draw, split, chars, sorted(draw.random() for _ in range(needles)), chains, told, documents)
+    draw.shuffle(asked.questions)
+    talk, prompt = Talk("retrieval"), draw.choice(banks("retrieval", split)["prompts"]).replace("{t}", asked.text)
+    for number, question in enumerate(asked.questions):
+        talk.user(question.words if number else prompt.replace("{q}", question.words)).say(", ".join(question.values))
+    return talk.row(kind="many", text=asked.text, answer=", ".join(asked.questions[-1].values))
 
 
 def _needle(draw: random.Random, split: Split) -> Hidden:
@@ -255,7 +297,7 @@ _MAKERS: dict[str, Callable[[random.Random, Split], Hidden]] = {
     "count": _count,
     "quote": _quote,
 }
-KINDS = (*_MAKERS, "pairs")
+KINDS = (*_MAKERS, "pairs", "many")
 
 
 def _pairs(draw: random.Random, split: Split, count: int, *, people: bool = False) -> list[tuple[str, str]]:
