@@ -69,6 +69,7 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     files = {
         "pretrain/summary.json": SUMMARY,
         "sft/summary.json": SUMMARY,
+        "long/summary.json": SUMMARY,
         "model/config.json": CONFIG,
         "data/pretrain.json": measured["prepared"],
         "data/sft.json": {"generated:smalltalk": 500_000},
@@ -87,7 +88,10 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
         "| banking77 | 3,080 | 77 | 81.2 % | 1.2 % | 99.0 % |",
         "50.0 % (60.0 % in scope)",
         "> **assistant**: Hi!\n> There",
-        "9.8 M tokens in 1,200 steps, 83 minutes",
+        "- Pretraining: 9.8 M tokens in 1,200 steps, 83 minutes",
+        "- Long rows, padding and prompts included: 9.8 M tokens",
+        "rows of at most 1,024 tokens",
+        "so no length is advertised",
         "a random 49 %",
         "204,800 tokens",
     ):

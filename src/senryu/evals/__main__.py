@@ -77,13 +77,18 @@ def measure(
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "engine": "Senryu's int8 CPU engine" if settings.kernels not in ("numpy", "fp32") else f"the {settings.kernels} path",
-        "sequence": int(rows.shape[1]),
+        "sequence": max(_row_length(run / "data" / f"{name}.npy") for name in ("pretrain", "sft", "long")),
         "held_out_bytes": sum(d.size for d in documents),
         "five_gram_tokens": len(seen),
         "prepared": card.read(run / "data" / "pretrain.json"),
         "bits_per_byte": bits,
         **result,
     }
+
+
+def _row_length(path: Path) -> int:
+    """Tokens of a row of packed data; 0 where there is none."""
+    return int(np.load(path, mmap_mode="r").shape[1]) if path.exists() else 0
 
 
 def compare(ref: str, files: Sequence[Path], per_file: int, variants: Sequence[str], kernels: str | None) -> dict[str, Any]:

@@ -8,6 +8,15 @@ from typing import Any
 
 from senryu.evals import generated, needles
 
+STAGES = {  # of training, in their order -> what the card calls them
+    "pretrain": "Pretraining",
+    "sft": "Fine-tuning, padding and prompts included",
+    "long": "Long rows, padding and prompts included",
+    "constitutional": "Revisions by the constitution, padding and prompts included",
+    "reward": "Reward model",
+    "dpo": "Preference pairs (DPO)",
+    "rl": "Verifiable rewards",
+}
 TEMPLATE = Path(__file__).parent / "card.md"
 
 
@@ -99,6 +108,12 @@ def stage_line(name: str, summary: dict[str, Any]) -> str:
     )
 
 
+def stage_lines(run: Path) -> str:
+    """The stages that the run has, in the order in which they ran."""
+    paths = {name: run / name / "summary.json" for name in STAGES}
+    return "\n".join(stage_line(STAGES[name], read(path)) for name, path in paths.items() if path.exists())
+
+
 def read(path: Path) -> Any:
     """A JSON file of the run."""
     return json.loads(path.read_text(encoding="utf8"))
@@ -106,7 +121,7 @@ def read(path: Path) -> Any:
 
 def card(run: Path, measured: dict[str, Any]) -> str:
     """The card's text from a training run's folder and what `senryu.evals measure` wrote."""
-    pretrain, sft = read(run / "pretrain" / "summary.json"), read(run / "sft" / "summary.json")
+    pretrain = read(run / "pretrain" / "summary.json")
     facts = {
         **read(run / "model" / "config.json"),
         **measured,
@@ -117,8 +132,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "needles": needles_text(measured),
         "advertised": advertised(measured),
         "dialogues": dialogues(measured),
-        "pretraining": stage_line("Pretraining", pretrain),
-        "finetuning": stage_line("Fine-tuning", sft),
+        "stages": stage_lines(run),
         "seen_percent": 100 * pretrain["tokens"] / sum(measured["prepared"].values()),
         "pretraining_sources": sources_table(measured["prepared"]),
         "finetuning_sources": sources_table(read(run / "data" / "sft.json")),
