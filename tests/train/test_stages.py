@@ -179,6 +179,7 @@ def test_a_budget_is_shared_by_the_clock(tmp_path: Path, bundle: Path, recipe: R
         ("share = 0.7", "share = 0.6", "make them 1"),
         ("sequence = 64", "sequence = 65", "must divide"),
         ("seed = 7", "", "missing seed"),
+        ("weight_decay = 0.05", "weight_decay = 0.05\ndropout = 1", "dropout = 1 is no share to leave out"),
         ("seed = 7", 'seed = "7"', "seed = '7' is no int"),
         ("lr_matrix = 0.02", "lr_matrix = true", "lr_matrix = True is no float"),
         ("clock = 0.6", "clock = 0.7", r"pretrain 0.7, sft 0.4\); make all positive and 1 in all"),

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on bit for bit - weights, optimiser state, position, schedule, RNG."""
+"""Checkpoints: everything a run needs to go on bit for bit - weights, optimiser state, position, schedule, seed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Progress:
     decaying: bool = False
 
 
-def save_checkpoint(path: Path, net: Net, optimisers: Optimisers, progress: Progress, schedule: Schedule) -> None:
-    """Write atomically: a crash leaves the previous checkpoint whole."""
+def save_checkpoint(path: Path, net: Net, optimisers: Optimisers, progress: Progress, schedule: Schedule, seed: int) -> None:
+    """Write atomically: a crash leaves the previous checkpoint whole. seed: of the stage's draws (dropout)."""
     state = {
         "net": net.state_dict(),
         "optimisers": optimisers.state_dict(),
         "progress": asdict(progress),
         "schedule": asdict(schedule),
-        "rng": torch.get_rng_state(),
+        "seed": seed,
     }
     part = path.with_suffix(".part")
     with part.open("wb") as file:
@@ -40,13 +40,14 @@ def save_checkpoint(path: Path, net: Net, optimisers: Optimisers, progress: Prog
     os.replace(part, path)
 
 
-def load_checkpoint(path: Path, net: Net, optimisers: Optimisers) -> tuple[Progress, Schedule]:
-    """Restore a run in place. Raises FileNotFoundError, or RuntimeError where shapes differ from the recipe's."""
+def load_checkpoint(path: Path, net: Net, optimisers: Optimisers) -> tuple[Progress, Schedule, int]:
+    """Restore a run in place; its progress, schedule and seed.
+
+    Raises FileNotFoundError, or RuntimeError where shapes differ from the recipe's."""
     state = torch.load(path, weights_only=True, map_location="cpu")
     net.load_state_dict(state["net"])
     optimisers.load_state_dict(state["optimisers"])
-    torch.set_rng_state(state["rng"])
-    return Progress(**state["progress"]), Schedule(**state["schedule"])
+    return Progress(**state["progress"]), Schedule(**state["schedule"]), state["seed"]
 
 
 def load_weights(path: Path, net: Net) -> None:

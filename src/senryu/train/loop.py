@@ -67,15 +67,17 @@ class _Run:
 
     def __init__(self, net: Net, objective: Objective, stage: StageRecipe, options: RunOptions) -> None:
         self.net, self.objective, self.stage, self.options = net, objective, stage, options
-        net.to(options.device.name).train()
+        net.to(options.device.name)
+        net.drop(stage.dropout)
         if options.device.compile:
             net.compile(dynamic=False)
         self.optimisers = Optimisers(net, stage, options.device.dtype)
         self.progress, self.schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
+        self.seed = torch.initial_seed()  # as the caller set it
         self.writes = options.part.rank == 0
         options.out.mkdir(parents=True, exist_ok=True)
         if options.resume and (options.out / "last.pt").exists():
-            self.progress, fixed = load_checkpoint(options.out / "last.pt", net, self.optimisers)
+            self.progress, fixed, self.seed = load_checkpoint(options.out / "last.pt", net, self.optimisers)
             self.schedule = fixed if self.progress.decaying else self.schedule  # a stable run may be given another end
         self.step = parallel.shared(parallel.Step(net, objective), options.part)
         self.started = time.monotonic() - self.progress.seconds
@@ -120,8 +122,12 @@ class _Run:
     def _differentiate(self) -> Loss:
         """The next batch's loss, over all processes; its gradients are added to the parameters'."""
         device, part = self.options.device, self.options.part
+        # dropout follows from seed, step and process: a run that goes on draws what it would have drawn
+        torch.manual_seed((self.seed + self.progress.step * part.world + part.rank) % 2**63)
+        self.net.eval()
         with device.autocast():  # an objective may ask the net itself
             batch = device.put(self.objective.batch(self.net, self.progress, part))
+        self.net.train()
         with device.autocast():  # anew: weights that were narrowed without gradients are not kept
             loss: Loss = self.step(batch)
         total, whole = parallel.weigh(loss, part)
@@ -155,4 +161,4 @@ class _Run:
 
     def _save(self, name: str) -> None:
         if self.writes:
-            save_checkpoint(self.options.out / name, self.net, self.optimisers, self.progress, self.schedule)
+            save_checkpoint(self.options.out / name, self.net, self.optimisers, self.progress, self.schedule, self.seed)

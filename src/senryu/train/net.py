@@ -121,17 +121,18 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Parallel block: x + attention(norm(x)) + mlp(norm(x))."""
+    """Parallel block: x + dropout(attention(norm(x)) + mlp(norm(x))); dropout is 0 unless a stage sets it."""
 
     def __init__(self, config: NetConfig, window: int | None) -> None:
         super().__init__()
         self.input_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.self_attn = Attention(config, window)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, sights: Sights, turns: Turns) -> Tensor:
         normed = self.input_layernorm(x)
-        return x + self.self_attn(normed, sights, turns) + self.mlp(normed)
+        return x + self.dropout(self.self_attn(normed, sights, turns) + self.mlp(normed))
 
 
 class Trunk(nn.Module):
@@ -213,6 +214,12 @@ class Net(nn.Module):
         self.config = config
         self.model = Trunk(config)
         self.head = Head()
+
+    def drop(self, share: float) -> None:
+        """While it trains, leave this share of what layers add to the residual stream out, at random."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile in place what all callers share, the trunk and the head's loss; arguments are torch.compile's."""

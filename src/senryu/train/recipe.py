@@ -69,6 +69,7 @@ class StageRecipe:
     weight_decay: float
     mix: tuple[Source, ...]
     z_loss: float = 1e-4
+    dropout: float = 0.0  # share of what layers add to the residual stream that is left out, at random
     clock: float = 0.0  # the stage's part of a wall-clock budget, preparation of its data included
     options: dict[str, Any] = field(default_factory=dict)  # what this stage alone has; its module knows them
 
@@ -143,6 +144,8 @@ def _stage(name: str, table: dict[str, Any], where: str) -> StageRecipe:
     for row, length in (("sequence", stage.sequence), ("decay_sequence", stage.decay_sequence)):
         if stage.decay_sequence % length or stage.batch_tokens % length:
             raise RecipeError(f"{where}: {row} = {length} must divide decay_sequence and batch_tokens; change one of them")
+    if not 0 <= stage.dropout < 1:
+        raise RecipeError(f"{where}: dropout = {stage.dropout:g} is no share to leave out; use 0 or more, below 1")
     if stage.prepare_tokens < stage.tokens:
         raise RecipeError(f"{where}: prepare_tokens is below tokens; raise it")
     return stage

@@ -26,6 +26,7 @@ def _row(draw: random.Random, split: Split) -> Row:
     things = _things(draw, split, draw.randint(2, LONGEST))
     listed = draw.choice(bank["separators"]).join(things)
     at = draw.randrange(len(things))
+    values: dict[str, str]
     match kind:
         case "json":
             values, answer = {}, json.dumps(things)
