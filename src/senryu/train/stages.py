@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from senryu.train import data
+from senryu.train import data, preference, reward
 from senryu.train.checkpoint import Progress, load_weights
 from senryu.train.export import export
 from senryu.train.loop import RunOptions, run_stage
@@ -58,11 +59,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: how its data is made where it is missing, its objective, and whether its weights are the model's."""
+    """One stage: how its data is made where it is missing, its objective, and whether its weights are the model's.
 
-    prepare: Callable[[Run], None]
-    objective: Callable[[Run], Objective]
+    net: what is trained, from the weights that the stage starts with. measure: what the summary says beside. one_shape: whether
+    all batches have one, so that compiling pays.
+    """
+
+    prepare: Callable[[Run], None] | None
+    objective: Callable[[Run, Net], Objective]
     passes_on: bool = True
+    net: Callable[[Net], Net] = lambda net: net
+    measure: Callable[[Run, Net], dict[str, Any]] = lambda run, net: {}
+    one_shape: bool = True
 
 
 def _prepare_pretraining(run: Run) -> None:
@@ -80,17 +88,43 @@ def _prepare(run: Run, name: str, *, whole: bool) -> None:
     folder = run.out / "data"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prepared = data.prepare(run.stage(name), run.recipe, run.data, tokenizer, whole=whole)
-    _write_json(folder / f"{name}.json", prepared.tokens)
     np.save(folder / f"{name}.npy", prepared.rows)
+    _write_json(folder / f"{name}.json", prepared.tokens)  # the last: it says that the data is there
 
 
 def _rows(run: Run, name: str, *, assistant_only: bool) -> Objective:
     return PackedRows(np.load(run.out / "data" / f"{name}.npy", mmap_mode="r"), run.stage(name), assistant_only)
 
 
+def _pairs(run: Run, net: Net) -> Objective:
+    writes = run.options.part.rank == 0
+    return preference.pairs(run.stage("dpo"), run.out, net, run.options.device, writes=writes)
+
+
+def _measure(run: Run, net: Net, name: str) -> dict[str, Any]:
+    return preference.measure(name, run.stage(name), run.out, net, run.options.device)
+
+
 STAGE_TABLE: dict[str, Stage] = {
-    "pretrain": Stage(_prepare_pretraining, lambda run: _rows(run, "pretrain", assistant_only=False)),
-    "sft": Stage(lambda run: _prepare(run, "sft", whole=True), lambda run: _rows(run, "sft", assistant_only=True)),
+    "pretrain": Stage(_prepare_pretraining, lambda run, _: _rows(run, "pretrain", assistant_only=False)),
+    "sft": Stage(lambda run: _prepare(run, "sft", whole=True), lambda run, _: _rows(run, "sft", assistant_only=True)),
+    "reward": Stage(
+        lambda run: preference.prepare_pairs("reward", run.recipe, run.data, run.out),
+        lambda run, _: preference.comparisons(run.stage("reward"), run.out),
+        passes_on=False,
+        net=reward.from_net,
+        measure=lambda run, net: _measure(run, net, "reward"),
+    ),
+    "dpo": Stage(
+        lambda run: preference.prepare_pairs("dpo", run.recipe, run.data, run.out),
+        _pairs,
+        measure=lambda run, net: _measure(run, net, "dpo"),
+    ),
+    "rl": Stage(
+        None,
+        lambda run, net: preference.rollouts(run.recipe, run.data, run.out, net, run.options.device),
+        one_shape=False,
+    ),
 }
 
 
@@ -109,13 +143,17 @@ def train(run: Run, name: str) -> Progress:
             if isinstance(run.start, Path):
                 take_tokenizer(run.start, run.out / "data")
         net, origin = start(run, name)
-        if not (run.out / "data" / f"{name}.npy").exists():
-            STAGE_TABLE[name].prepare(run)
-    objective = STAGE_TABLE[name].objective(run)
+        net = STAGE_TABLE[name].net(net)
+        prepare = STAGE_TABLE[name].prepare
+        if prepare and not (run.out / "data" / f"{name}.json").exists():
+            prepare(run)
+    objective = STAGE_TABLE[name].objective(run, net)
     torch.manual_seed(run.recipe.seed + STAGES.index(name))
     if minutes is not None:
         minutes = max(0.0, minutes - (time.monotonic() - clock) / 60)
-    progress = run_stage(net, objective, stage, replace(run.options, out=folder, minutes=minutes))
+    device = run.options.device
+    device = replace(device, compile=device.compile and STAGE_TABLE[name].one_shape)
+    progress = run_stage(net, objective, stage, replace(run.options, out=folder, minutes=minutes, device=device))
     if run.options.part.rank > 0:
         return progress
     summary = {
@@ -130,6 +168,7 @@ def train(run: Run, name: str) -> Progress:
         "processes": run.options.part.world,
         "began": began,
         **asdict(progress),
+        **STAGE_TABLE[name].measure(run, net),
     }
     _write_json(folder / "summary.json", summary)
     if STAGE_TABLE[name].passes_on:
@@ -159,7 +198,8 @@ def train_all(run: Run, names: tuple[str, ...] | None = None) -> Iterator[tuple[
         budget = None if minutes is None else minutes * share
         yield name, train(replace(run, options=replace(run.options, minutes=budget)), name)
         minutes = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
-        run = replace(run, start=None)
+        if STAGE_TABLE[name].passes_on:
+            run = replace(run, start=None)
         left.pop(0)
 
 
