@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senryu.cli import finetune as checkpoints
 from senryu.cli.output import print_json, print_table, say
 from senryu.errors import SenryuError
 
@@ -51,7 +52,6 @@ Params = Annotated[
 ]
 STAGE_HELP = {
     "pretrain": "Prepare data and tokenizer where missing, then pretrain.",
-    "sft": "Fine-tune on conversations: loss on what the assistant says.",
 }
 
 
@@ -149,6 +149,52 @@ def _stage(name: str) -> None:
 
 for _name in STAGE_HELP:
     _stage(_name)
+
+
+@app.command("sft")
+def sft(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="Folder that the recipe's paths start from; with --model a file.", exists=True)
+    ],
+    out: Out,
+    recipe: RecipePath = None,
+    resume: Resume = False,
+    minutes: Minutes = None,
+    origin: From = None,
+    device: Device = "auto",
+    no_compile: NoCompile = False,
+    model: checkpoints.Model = None,
+    lora: checkpoints.Lora = None,
+    rank: checkpoints.Rank = None,
+    alpha: checkpoints.Alpha = None,
+    dropout: checkpoints.Dropout = None,
+    targets: checkpoints.Targets = None,
+    learning_rate: checkpoints.Rate = None,
+    batch_tokens: checkpoints.BatchTokens = None,
+    micro_tokens: checkpoints.MicroTokens = None,
+    longest: checkpoints.Longest = None,
+    epochs: checkpoints.Epochs = None,
+    tokens: checkpoints.Tokens = None,
+    held_out: checkpoints.HeldOut = None,
+    seed: checkpoints.Seed = None,
+) -> None:
+    """Fine-tune on conversations, with loss on what the assistant says: a recipe's net, or with --model a checkpoint."""
+    given = context.params
+    if model is None:
+        if wrong := next((name for name in checkpoints.OPTIONS if given[name] is not None), None):
+            raise SenryuError("untrainable", why=f"{wrong} is for an open-weight checkpoint: name it with --model")
+        if not data.is_dir():
+            raise SenryuError("untrainable", why=f"--data {data} is no folder; a file of conversations goes with --model")
+    elif recipe is not None or origin is not None or no_compile:
+        raise SenryuError("untrainable", why="--model goes without a recipe, --from and --no-compile: leave them out")
+    with _session(device, no_compile or model is not None) as where:
+        if model is None:
+            _go(_run(_read(recipe), data, out, origin, resume=resume, minutes=minutes, **where), ("sft",))
+        elif where["part"].world > 1:
+            raise SenryuError("untrainable", why="a checkpoint is fine-tuned by one process: start it without torchrun")
+        else:
+            checkpoints.finetune(given, where["device"])
 
 
 @app.command("all")

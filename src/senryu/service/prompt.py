@@ -57,7 +57,7 @@ def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = No
     if turn.raw is not None:
         return Prompt(_raw(model, turn.raw))
     turn, calls = normalised(turn), call_format(model, turn)
-    messages, tools, how = _inputs(turn, calls)
+    messages, tools, how = template_inputs(turn, calls)
     try:
         pieces = model.template.render(messages, tools=tools, **how)
     except ValueError as error:
@@ -65,7 +65,7 @@ def encode(model: LoadedModel, turn: Turn, points: Mapping[int, int] | None = No
     if points is None:
         return Prompt(model.tokenizer.encode_rendered(pieces))
     text, mark = "".join(pieces), model.template.unused_character(messages, tools)
-    messages, tools, _ = _inputs(marked(plain(turn), mark), calls)
+    messages, tools, _ = template_inputs(marked(plain(turn), mark), calls)
     places = model.template.locate(text, mark, messages, tools=tools, **how)
     ids, tokens = model.tokenizer.locate_rendered(pieces, ends(turn, text, places))
     names = enumerate(zip(digests(turn), tokens, strict=True))
@@ -87,8 +87,13 @@ def _raw(model: LoadedModel, raw: str | tuple[int, ...]) -> list[int]:
     return ids
 
 
-def _inputs(turn: Turn, calls: CallFormat | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, dict[str, bool]]:
-    """What the template gets: messages, tools, and how the text is to end."""
+def template_inputs(
+    turn: Turn, calls: CallFormat | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, dict[str, bool]]:
+    """What the template gets: messages, tools, and how the text is to end. Training renders what it teaches from the same.
+
+    calls: the template's own form of calls; None for a turn without tools.
+    """
     messages, prefill = conversation(turn, calls)
     tools = [_tool(tool) for tool in turn.tools] or None
     return messages, tools, {"add_generation_prompt": not prefill, "continue_final": prefill}
