@@ -147,6 +147,25 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
             plot.draw({**FACTS, "figures": figures, "ratios": {"drafts_copy": 2.0}}, tmp_path / "q.png")
 
 
+def test_the_stages_of_a_run_are_a_picture_that_grows_by_rows(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    steps = [{"step": n, "tokens": 512 * n, "loss": 3.0 / n, "decaying": n > 8} for n in range(1, 13)]
+    events = [{"step": 8, "tokens": 4096, "event": "decay"}, {"step": 12, "tokens": 6144, "event": "end"}]
+    rewarded = [{**step, "loss": 0.0, "reward": step["step"] / 12} for step in steps]
+    sizes = []
+    for count in (1, 3, 4):
+        logs = {f"stage {n}": steps + events for n in range(count - 1)} | {"rl": rewarded, "cut off": []}
+        plot.draw_stages(logs, "toy", tmp_path / "p.png")
+        header = (tmp_path / "p.png").read_bytes()[:24]
+        assert header.startswith(b"\x89PNG")
+        sizes.append((int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")))
+    (width, height), three, four = sizes
+    assert three == (3 * width, height)
+    assert four == (3 * width, 2 * height)
+    with pytest.raises(ValueError, match="no stage has logged a step"):
+        plot.draw_stages({"pretrain": events}, "toy", tmp_path / "q.png")
+
+
 def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SenryuError, match=r"pip install 'senryu\[plot\]'"):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import Cohere2ForCausalLM
 
+from senryu.model.spec import load_spec
+from senryu.model.weights import check, load_weights
 from senryu.train import net as network
 from senryu.train.export import export
 from senryu.train.net import LOSS_ROWS, HeadLoss, Net, NetConfig, pair_swap, rotary, rotate
@@ -134,3 +136,32 @@ def test_computing_layers_again_gives_the_same_gradients(monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     with torch.no_grad():
         net(ids)  # nothing to keep, nothing to compute again
+
+
+def test_a_large_export_is_in_shards_that_everybody_reads(tmp_path: Path, tokenizer_folder: Path) -> None:
+    net, folder, limit = random_net(), tmp_path / "model", 60_000
+    export(net, tokenizer_folder, folder, torch.float32)
+    assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]
+    whole = load_weights(folder)
+    export(net, tokenizer_folder, folder, torch.float32, shard_bytes=limit)
+    files = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert files == [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)]
+    assert len(files) > 3
+    assert all((folder / name).stat().st_size < limit + 4096 for name in files)
+    ids = torch.randint(0, CONFIG.vocab_size, (2, 30), generator=torch.Generator().manual_seed(1))
+    theirs = Cohere2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert (net(ids) - theirs(ids).logits).abs().max() < 1e-4
+    shards = load_weights(folder)
+    check(load_spec(folder), shards)
+    assert shards.fingerprint == whole.fingerprint
+    export(net, tokenizer_folder, folder, torch.float32)  # no shard of before is left beside it
+    assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]
+
+
+def test_the_shipped_shape_is_one_file_of_less_than_16_mib(tmp_path: Path, tokenizer_folder: Path) -> None:
+    for config, count in ((NetConfig(), 1), (NetConfig(8192, 320, 896, 10, 5, 1), 2)):
+        export(Net(config), tokenizer_folder, tmp_path)
+        files = list(tmp_path.glob("*.safetensors"))
+        assert len(files) == count
+        assert all(path.stat().st_size < 16 << 20 for path in files)

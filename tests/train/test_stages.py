@@ -62,6 +62,11 @@ def test_export_loads_in_transformers_and_speaks(run: Path, recipe: Recipe) -> N
     assert model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0).shape[1] <= ids.shape[1] + 4
 
 
+def test_every_stage_leaves_a_picture_of_the_losses_up_to_it(run: Path) -> None:
+    sizes = [int.from_bytes((run / name / "loss.png").read_bytes()[16:20], "big") for name in ("pretrain", "sft")]
+    assert sizes[1] == 2 * sizes[0]  # one part wide, then two
+
+
 def test_the_loss_falls_and_the_decay_uses_longer_rows(run: Path) -> None:
     entries = log(run / "pretrain")
     losses = [e["loss"] for e in entries if "loss" in e]

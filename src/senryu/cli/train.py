@@ -232,10 +232,28 @@ def _go(run: Run, names: tuple[str, ...] | None) -> None:
     if run.options.part.rank > 0:
         list(train_all(run, names))
         return
+    undrawn = None
     with shown() as view:
         for name, progress in train_all(replace(run, options=replace(run.options, report=view)), names):
+            undrawn = _draw(run, name)
             view.done(name, asdict(progress))
+    if undrawn is not None:
+        say(f"no loss.png: {undrawn}")
     say(f"serve it: senryu serve --model path:{run.out / 'model'}")
+
+
+def _draw(run: Run, name: str) -> str | None:
+    """The stage's `loss.png`, with those before it; or why there is none."""
+    from senryu.evals.plot import draw_stages
+    from senryu.train.history import read_log
+    from senryu.train.recipe import STAGES
+
+    logs = {stage: read_log(run.out / stage) for stage in STAGES[: STAGES.index(name) + 1]}
+    try:
+        draw_stages(logs, f"{run.recipe.name}, up to {name}", run.out / name / "loss.png")
+    except SenryuError as error:
+        return str(error)
+    return None
 
 
 @app.command("plan")

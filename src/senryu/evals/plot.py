@@ -1,10 +1,12 @@
-"""Pictures of what was measured: a bench document, a needle curve. The only file that imports matplotlib."""
+"""Pictures of what was measured: a bench document, a needle curve, the losses of a training run. Only here is matplotlib."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from senryu.errors import SenryuError
@@ -45,16 +47,31 @@ def draw_needles(measured: dict[str, Any], path: Path) -> None:
     _save([(_found, measured), (_by_depth, measured["lengths"])], title, path)
 
 
+def draw_stages(logs: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
+    """Write the PNG of a training run, a part for each stage. logs: stage -> the lines of its `log.jsonl`, decoded.
+
+    Raises SenryuError("no_matplotlib"), and ValueError when no stage has logged a step.
+    """
+    parts: list[tuple[Callable[[Any, Any], None], Any]] = [
+        (_curve, (stage, lines)) for stage, lines in logs.items() if any("loss" in line for line in lines)
+    ]
+    if not parts:
+        raise ValueError("nothing to plot: no stage has logged a step")
+    _save(parts, title, path)
+
+
 def _save(parts: list[tuple[Callable[[Any, Any], None], Any]], title: str, path: Path) -> None:
-    """Parts side by side, each drawn by its function from its data."""
+    """Parts in rows of up to three, each drawn by its function from its data."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(6.4 * len(parts), 4.2), dpi=150, layout="constrained")
+    columns = min(len(parts), 3)
+    rows = math.ceil(len(parts) / columns)
+    picture = Figure(figsize=(6.4 * columns, 4.2 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
     for i, (part, data) in enumerate(parts, 1):
-        axes = picture.add_subplot(1, len(parts), i)
+        axes = picture.add_subplot(rows, columns, i)
         part(axes, data)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -66,6 +83,29 @@ def name(subject: str) -> str:
     """How a subject is called for people: "Senryu int8", "llama.cpp Q8_0"."""
     first, _, rest = subject.partition(" ")
     return f"{NAMES.get(first, first)} {rest}".strip()
+
+
+def _curve(axes: Any, stage: tuple[str, list[dict[str, Any]]]) -> None:
+    """One stage's loss by tokens, as logged and smoothed; of a stage that has a reward, that: its loss says little."""
+    title, lines = stage
+    steps = [line for line in lines if "loss" in line]
+    measure = "reward" if "reward" in steps[0] else "loss"
+    unit, scale = ("million tokens", 1e6) if steps[-1]["tokens"] >= 1e6 else ("thousand tokens", 1e3)
+    at, values = [step["tokens"] / scale for step in steps], [step[measure] for step in steps]
+    reach = len(values) // 40  # a mean over a twentieth of the steps
+    smooth = [mean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]
+    axes.plot(at, values, color=OURS, linewidth=0.8, alpha=0.35)
+    axes.plot(at, smooth, color=OURS, linewidth=1.8)
+    axes.annotate(f"{smooth[-1]:.3g}", (at[-1], smooth[-1]), (4, 0), textcoords="offset points", va="center", color=INK)
+    for decay in (line["tokens"] / scale for line in lines if line.get("event") == "decay"):
+        late = decay > at[-1] / 2
+        axes.axvline(decay, color=INK, linewidth=1, linestyle=":")
+        axes.annotate(
+            "decay", (decay, 1), (-4 if late else 4, -4), ("data", "axes fraction"), "offset points",
+            ha="right" if late else "left", va="top", color=INK,
+        )  # fmt: skip
+    axes.set(xlabel=unit, ylabel=measure, title=title)
+    axes.grid(axis="y", alpha=0.25)
 
 
 def _found(axes: Any, measured: dict[str, Any]) -> None:
