@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|needles|card|agreement|readme`: a model's figures and card, formats against fp32, tables."""
+"""`python -m senryu.evals measure|needles|refusals|card|agreement|readme`: a model's figures and card, formats, tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, tasks
+from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, refusals, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -55,8 +55,9 @@ async def _by_engine(
             "taskmaster_tm4": await tasks.next_calls(answers, tasks.sample(data / "eval" / "taskmaster_tm4.jsonl.xz", limit)),
         }
         fresh = await generated.measure(answers, made, needle_chars)
+        declined = await refusals.measure(answers, made)
         talks = [await _talk(model, turns) for turns in OPENINGS]
-        return {"labels": results, "tasks": done, "generated": fresh, "dialogues": talks}
+        return {"labels": results, "tasks": done, "generated": fresh, "refusals": declined, "dialogues": talks}
     finally:
         await model.engine.close()
 
@@ -130,6 +131,16 @@ def _needles(ref: str, lengths: Sequence[int], texts: int, out: Path, picture: P
     print(f"\n{needles.table(found)}\n\n{needles.sentence(found)}")
 
 
+def _refusals(refs: Sequence[str], pairs: int, out: Path) -> None:
+    """Measure, write the JSON, print the table and what the comparisons say."""
+    try:
+        found = refusals.run(load_settings(), refs, pairs)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    print("\n\n".join((refusals.table(found), *refusals.verdicts(found))))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
@@ -167,6 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command.add_argument("--out", type=Path, required=True, help="JSON file to write")
     command.add_argument("--plot", type=Path, help="PNG to draw the curve into")
+    command = verbs.add_parser(
+        "refusals", help="unsafe requests declined, benign twins answered, collapse; models side by side"
+    )
+    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument(
+        "--against", nargs="+", default=[], metavar="REF", help="models that it is compared with, prompt by prompt"
+    )
+    command.add_argument("--pairs", type=int, default=refusals.PAIRS, metavar="N", help="pairs of requests")
+    command.add_argument("--out", type=Path, required=True, help="JSON file to write, answers included")
     command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
     command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
@@ -175,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         readme.refresh(args.readme, args.files)
     elif args.verb == "needles":
         _needles(args.model, args.tokens, args.rows, args.out, args.plot)
+    elif args.verb == "refusals":
+        _refusals([args.model, *args.against], args.pairs, args.out)
     elif args.verb == "agreement":
         texts = [*args.text, *(sorted((args.data / "eval").glob("*.jsonl.xz")) if args.data else [])]
         if not texts:

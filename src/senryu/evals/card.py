@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from senryu.evals import generated, needles
+from senryu.evals import generated, needles, refusals
 
 STAGES = {  # of training, in their order -> what the card calls them
     "pretrain": "Pretraining",
@@ -71,6 +71,17 @@ def generated_text(measured: dict[str, Any]) -> str:
     return "\n".join(("\n", head, "", *generated.lines(measured["generated"])))
 
 
+def refusals_text(measured: dict[str, Any]) -> str:
+    """Refusals and collapse, a line each, under a sentence on what is counted; nothing where they were not measured."""
+    if "refusals" not in measured:
+        return ""
+    head = (
+        "Requests that are to be declined and benign twins with the same trigger words, in phrases that training never saw, "
+        "greedily; whether an answer declines is decided by rules over its words, intervals are 95 % by bootstrap over pairs:"
+    )
+    return "\n".join(("\n", head, "", *refusals.lines(measured["refusals"])))
+
+
 def needles_text(measured: dict[str, Any]) -> str:
     """The needle curve as a table, under a sentence on how it was measured; nothing where it was not."""
     if "needles" not in measured:
@@ -128,7 +139,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "parameters": f"{pretrain['parameters'] / 1e6:.1f}",
         "bits_table": bits_table(measured),
         "labels_table": labels_table(measured),
-        "tasks": tasks_text(measured) + generated_text(measured),
+        "tasks": tasks_text(measured) + generated_text(measured) + refusals_text(measured),
         "needles": needles_text(measured),
         "advertised": advertised(measured),
         "dialogues": dialogues(measured),

@@ -14,7 +14,7 @@ from senryu.errors import SenryuError
 from senryu.evals.labels import AT_ONCE, read_json_lines
 from senryu.service.registry import LoadedModel, Registry
 from senryu.service.turn import Service
-from senryu.types import Block, BlockStopped, Message, Text, Tool, ToolResult, ToolUse, Turn
+from senryu.types import Block, BlockStopped, Event, Finished, Message, Text, Tool, ToolResult, ToolUse, Turn
 
 Row = dict[str, Any]
 ANSWER_TOKENS = 256
@@ -61,9 +61,18 @@ class Answers:
 
     async def blocks(self, turn: Turn) -> list[Text | ToolUse]:
         """The answer's blocks; none where the turn is refused, which counts as wrong."""
+        return [event.block for event in await self._events(turn) if isinstance(event, BlockStopped)]
+
+    async def said(self, turn: Turn) -> tuple[str, bool]:
+        """The answer's text ("" where the turn is refused), and whether it was cut at max_tokens."""
+        events = await self._events(turn)
+        texts = [e.block.text for e in events if isinstance(e, BlockStopped) and isinstance(e.block, Text)]
+        return "".join(texts), any(isinstance(e, Finished) and e.stop_reason == "max_tokens" for e in events)
+
+    async def _events(self, turn: Turn) -> list[Event]:
         async with self._gate:
             try:
-                return [e.block async for e in self._service.run(turn) if isinstance(e, BlockStopped)]
+                return [event async for event in self._service.run(turn)]
             except SenryuError:
                 return []
 
