@@ -91,6 +91,11 @@ class Settings:
         return self.home / "cache" / "weights"
 
     @property
+    def downloads(self) -> Path:
+        """Where training data that was fetched from public addresses is kept."""
+        return self.home / "cache" / "downloads"
+
+    @property
     def kv_spill(self) -> Path:
         """Where K/V lies on disk, in a directory for each model."""
         return self.home / "cache" / "kv"

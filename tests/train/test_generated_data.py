@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 
 from senryu.train import chat, data
 from senryu.train.generators import GENERATORS
+from senryu.train.mix import Mix
 from senryu.train.recipe import Recipe, RecipeError, Source
+from senryu.train.sources import Places
 
 NANO = Path(chat.TEMPLATE).parent
 
@@ -23,7 +25,8 @@ def tokenizer() -> Tokenizer:
 
 def prepared(recipe: Recipe, tokenizer: Tokenizer, folder: Path, *mix: Source, sequence: int = 2048) -> data.Prepared:
     stage = replace(recipe.sft, mix=mix, prepare_tokens=20_000, decay_sequence=sequence)
-    return data.prepare(stage, recipe, folder, tokenizer, whole=True)
+    with Mix(mix, recipe, Places(folder)) as opened:
+        return data.pack(opened, stage, recipe, tokenizer, whole=True)
 
 
 def test_a_mix_of_generators_fills_its_shares_with_training_rows(recipe: Recipe, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -84,11 +84,12 @@ def _trainable() -> Iterator[None]:
 
 def _run(recipe: Recipe | None, data: Path, out: Path, origin: str | None, **options: Any) -> Run:
     """The run of a command's arguments; its recipe is kept in the run's folder."""
+    from senryu.config import load_settings
     from senryu.train.loop import RunOptions
     from senryu.train.stages import Run, settle
 
     start = _origin(origin)
-    return Run(settle(recipe, out, start), data, RunOptions(out, **options), start)
+    return Run(settle(recipe, out, start), data, RunOptions(out, **options), start, load_settings().downloads)
 
 
 def _origin(origin: str | None) -> str | Path | None:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from senryu.model.template import ChatTemplate
+from senryu.service.calls import detect
+from senryu.service.prompt import template_inputs
 from senryu.train.vocabulary import IDS
+from senryu.types import Turn
 
 TEMPLATE = Path(__file__).parent.parent / "models" / "nano" / "chat_template.jinja"
 
@@ -25,10 +28,10 @@ _PROMPTS = tomllib.loads((Path(__file__).parent.parent / "evals" / "prompts.toml
 INTENT_SOURCES = ("banking77", "clinc150")
 
 
-def _plain(content: str | list[dict[str, Any]]) -> str:
+def _plain(content: str | list[dict[str, Any]], between: str = "\n\n") -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(b["text"] for b in content if b["type"] == "text")
+    return between.join(b["text"] for b in content if b["type"] == "text")
 
 
 def to_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,7 +45,7 @@ def to_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
             if block["type"] == "tool_result":
                 out.append({"role": "tool", "content": _plain(block["content"])})
         calls = [{"function": {"name": b["name"], "arguments": b["input"]}} for b in blocks if b["type"] == "tool_use"]
-        text = _plain(message["content"])
+        text = _plain(message["content"], "" if message["role"] == "assistant" else "\n\n")  # as the service joins them
         if calls:
             out.append({"role": message["role"], "content": text, "tool_calls": calls})
         elif text:
@@ -55,10 +58,17 @@ def to_tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     tools = row.get("tools")
     if not tools:
         return None
-    return [{"name": t["name"], "description": t["description"], "parameters": t["input_schema"]} for t in tools]
+    return [{"name": t["name"], "description": t.get("description", ""), "parameters": t["input_schema"]} for t in tools]
 
 
 _TEMPLATE = ChatTemplate(TEMPLATE.read_text(encoding="utf8"), IDS)
+_CALLS = detect(_TEMPLATE.text)
+
+
+def of_turn(turn: Turn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A conversation's messages and tools for the template, as the service that asks for answers makes them."""
+    messages, tools, _ = template_inputs(turn, _CALLS)
+    return messages, tools or []
 
 
 def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, *, answer: bool = False) -> str:
@@ -76,7 +86,7 @@ def intent_prompt(source: str, message: str) -> list[dict[str, Any]]:
 
 def labelled_messages(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(source, message, label) of an intent row of banking77 or clinc150; nothing for rows of another form."""
-    if row["task"] != "intent" or row["source"] not in INTENT_SOURCES:
+    if row.get("task") != "intent" or row.get("source") not in INTENT_SOURCES or len(row["messages"]) < 2:
         return
     user, answer = row["messages"][0]["content"], row["messages"][1]["content"]
     if isinstance(answer, list):

@@ -68,7 +68,7 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 def _conversation(line: str, where: str) -> Conversation:
     try:
-        turn, untaught = _turn(_json(line, "the line"))
+        turn, untaught = read_turn(_json(line, "the line"))
         last = turn.messages[-1] if turn.messages else None
         if last is None or last.role != "assistant":
             raise ValueError("the conversation does not end with an answer; let its last message be the assistant's")
@@ -81,7 +81,7 @@ def _conversation(line: str, where: str) -> Conversation:
     return Conversation(where, turn, untaught)
 
 
-def _turn(row: Any) -> tuple[Turn, frozenset[int]]:
+def read_turn(row: Any) -> tuple[Turn, frozenset[int]]:
     """The row as a Turn that holds the answers too, and the messages that are not taught. Raises ValueError."""
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
         raise ValueError(f"this is no conversation; a line looks like {_LOOKS}")

@@ -22,41 +22,51 @@ _TRAINED = [IDS["<|assistant|>"], IDS["<|text|>"]]
 def pack_stream(documents: Sequence[np.ndarray], length: int, generator: np.random.Generator) -> np.ndarray:
     """Shuffle documents, join them, cut rows [n, length] and shuffle the rows; a partial last row is dropped.
 
-    Shuffling rows too keeps the pieces of a long document from filling one batch.
+    Shuffling rows too keeps the pieces of a long document from filling one batch. Memory: the documents and the rows, no more.
     """
-    stream = np.concatenate([documents[i] for i in generator.permutation(len(documents))])
-    rows = stream[: len(stream) // length * length].reshape(-1, length)
-    return rows[generator.permutation(len(rows))]
+    order = generator.permutation(len(documents))
+    count = sum(map(len, documents)) // length
+    place = np.argsort(generator.permutation(count))  # row of the stream -> row of the result
+    rows = np.empty((count, length), np.uint16)
+    at = 0  # in the stream
+    for i in order:
+        document = documents[i]
+        done = 0
+        while done < len(document) and at < count * length:
+            row, column = divmod(at, length)
+            piece = document[done : done + length - column]
+            rows[place[row], column : column + len(piece)] = piece
+            done += len(piece)
+            at += len(piece)
+    return rows
 
 
 def pack_whole(documents: Sequence[np.ndarray], length: int, generator: np.random.Generator) -> np.ndarray:
     """Rows [n, length] of whole documents, padded: conversations are not cut. Documents over `length` are left out."""
-    rows: list[np.ndarray] = []
-    open_rows: list[list[np.ndarray]] = []
+    closed: list[list[int]] = []
+    still_open: list[list[int]] = []
     room: list[int] = []
-    for i in generator.permutation(len(documents)):
-        document = documents[i]
-        if len(document) > length:
+    for i in generator.permutation(len(documents)).tolist():
+        size = len(documents[i])
+        if size > length:
             continue
-        place = next((r for r, free in enumerate(room) if free >= len(document)), None)
+        place = next((r for r, free in enumerate(room) if free >= size), None)
         if place is None:
-            open_rows.append([])
+            still_open.append([])
             room.append(length)
             place = len(room) - 1
-        open_rows[place].append(document)
-        room[place] -= len(document)
+        still_open[place].append(i)
+        room[place] -= size
         if room[place] < 8 or len(room) > 32:  # close the fullest row
             fullest = int(np.argmin(room))
-            rows.append(_padded(open_rows.pop(fullest), length))
+            closed.append(still_open.pop(fullest))
             room.pop(fullest)
-    rows.extend(_padded(parts, length) for parts in open_rows)
-    stacked = np.stack(rows)
-    return stacked[generator.permutation(len(stacked))]
-
-
-def _padded(parts: list[np.ndarray], length: int) -> np.ndarray:
-    joined = np.concatenate(parts)
-    return np.pad(joined, (0, length - len(joined)), constant_values=PAD).astype(np.uint16)
+    closed += still_open
+    rows = np.full((len(closed), length), PAD, np.uint16)
+    for row, picked in zip(rows, (closed[r] for r in generator.permutation(len(closed))), strict=True):
+        joined = np.concatenate([documents[i] for i in picked])
+        row[: len(joined)] = joined
+    return rows
 
 
 def document_numbers(rows: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from senryu.train import chat
-from senryu.train.data import rows as bundle_rows
 from senryu.train.generators import GENERATORS
 from senryu.train.preferences import answered, asked, find, stored
 from senryu.train.recipe import RecipeError, Source, StageRecipe
 from senryu.train.rewards import Task, check_of, expected
+from senryu.train.rows import rows as bundle_rows
 
 TRIES = 1000  # prompts in a row that do not fit before a recipe counts as wrong
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -13,11 +14,22 @@ from senryu.train.generators.retrieval import SHORTEST
 from senryu.train.net import NetConfig
 
 T = TypeVar("T")
-STORED = ("text", "chat", "intent_prompts", "preference")  # kinds of sources that are files
+FORMS = ("text", "chat", "intent_prompts")  # what a file of rows may hold
+RAW = ("folder", "url", "stdlib")  # kinds of sources that nobody has looked through
+_FILTERS = ("clean", "dedupe", "epochs", "licence")
+KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # kind -> keys that it needs and keys that it may have
+    **dict.fromkeys(FORMS, (("path",), ("bad_rows", *_FILTERS))),
+    "folder": (("path",), ("glob", *_FILTERS)),
+    "url": (("url", "sha256"), ("holds", "bad_rows", *_FILTERS)),
+    "stdlib": ((), _FILTERS),
+    "preference": (("path",), ()),
+    "generated": (("name",), ("chars",)),
+}
+CHOICES = {"holds": FORMS, "dedupe": ("none", "exact", "near"), "bad_rows": ("error", "skip")}
 STAGES = ("pretrain", "sft", "long", "constitutional", "reward", "dpo", "rl")  # in the order in which they run
 PAIRS = ("preference", "generated")  # kinds of sources in a mix of pairs
 MIXES = {"reward": PAIRS, "dpo": PAIRS, "rl": (*PAIRS, "intent_prompts")}  # and of prompts; other stages mix documents
-DOCUMENTS = ("text", "chat", "intent_prompts", "generated")
+DOCUMENTS = (*FORMS, *RAW, "generated")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -27,12 +39,20 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """One slice of a data mix.
+    """One slice of a data mix: `share` of its tokens, from what `kind` says.
 
-    kind: `text` (plain documents), `chat` (conversations) and `intent_prompts` (the labelled rows of a chat file, in the
-    wording of the evaluation) read `path`, and so does `preference` (pairs of answers; in the run's folder or the bundle);
-    `generated` rows come from the generator `name`, fresh ones without end; in a mix of pairs, spoilt ones beside.
-    share: part of the mix's tokens. chars: of a generated `retrieval` text, the most.
+    text, chat, intent_prompts  the rows of the file `path` (.jsonl, .jsonl.gz, .jsonl.xz): {"text"}; conversations in either
+                                common form; the labelled rows of a chat file, in the wording of the evaluation
+    folder     every text file below the folder `path`, or those that match `glob` (patterns), a document each
+    url        the file at `url`, of exactly this `sha256`, downloaded once; `holds` text, chat or intent_prompts
+    stdlib     the installed Python's standard library, as code
+    preference  pairs of answers, in the file `path` of the run's folder or of the data's
+    generated  rows of the generator `name`, fresh ones without end; in a mix of pairs, spoilt ones beside. `chars`: of a
+               `retrieval` text, the most
+
+    A path starts from the folder of the data, unless it is absolute. The other keys: see `is_cleaned` and `copies`, and
+    bad_rows: "error" stops at a row that cannot be used, "skip" counts it and goes on. epochs: how often the source may be
+    repeated to fill its share. licence: for the manifest, where the rows carry none.
     """
 
     kind: str
@@ -40,11 +60,41 @@ class Source:
     path: str = ""
     name: str = ""
     chars: int = 0
+    glob: tuple[str, ...] = ()
+    url: str = ""
+    sha256: str = ""
+    holds: str = "text"
+    clean: bool | None = None
+    dedupe: str = ""
+    bad_rows: str = "error"
+    epochs: int = 4
+    licence: str = ""
 
     @property
     def label(self) -> str:
         """What summaries and messages call the source."""
-        return f"generated:{self.name}" if self.kind == "generated" else f"{self.path}:{self.kind}"
+        if self.kind == "generated":
+            return f"generated:{self.name}"
+        if self.kind in (*FORMS, "preference"):
+            return f"{self.path}:{self.kind}"
+        return ":".join(filter(None, (self.kind, self.url or self.path)))
+
+    @property
+    def form(self) -> str:
+        """What its documents are: text, chat or intent_prompts."""
+        if self.kind == "url":
+            return self.holds
+        return {"folder": "text", "stdlib": "text", "generated": "chat"}.get(self.kind, self.kind)
+
+    @property
+    def is_cleaned(self) -> bool:
+        """Whether `clean.py` goes over the documents: unless the recipe says, those that nobody has prepared yet."""
+        return self.kind in RAW if self.clean is None else self.clean
+
+    @property
+    def copies(self) -> str:
+        """Which copies are left out, of each other and of held-out documents: none, exact or near ones too (`dedupe.py`)."""
+        return self.dedupe or ("none" if self.kind not in RAW else "near" if self.form == "text" else "exact")
 
 
 @dataclass(frozen=True)
@@ -115,21 +165,46 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def _source(table: dict[str, Any], where: str) -> Source:
-    source = build(Source, table, where)
-    if source.kind == "generated":
-        if source.name not in GENERATORS:
-            raise RecipeError(f"{where}: generator `{source.name}` is unknown; use one of {', '.join(GENERATORS)} as name")
-        if source.path:
-            raise RecipeError(f"{where}: a generated source reads no file; remove path")
-    elif source.kind not in STORED:
-        raise RecipeError(f"{where}: source kind `{source.kind}` is unknown; use {', '.join(STORED)} or generated")
-    elif not source.path or source.name:
-        raise RecipeError(f'{where}: a source of kind {source.kind} has a path and no name; name is for kind = "generated"')
+    if isinstance(table.get("glob"), str):
+        table = {**table, "glob": [table["glob"]]}
+    globs = table.get("glob", [])
+    if not isinstance(globs, list) or not all(isinstance(g, str) and g and not g.startswith("/") for g in globs):
+        raise RecipeError(f'{where}: glob is a pattern below the folder, such as "**/*.md", or a list of them')
+    source = build(Source, {**table, "glob": tuple(globs)}, where)
+    if source.kind not in KEYS:
+        raise RecipeError(f"{where}: source kind `{source.kind}` is unknown; use one of {', '.join(KEYS)}")
+    needed, more = KEYS[source.kind]
+    for key in table:
+        if key not in ("kind", "share", *needed, *more):
+            raise RecipeError(
+                f"{where}: a source of kind {source.kind} takes no {key}, only {', '.join((*needed, *more))}; remove it"
+            )
+    for key in needed:
+        if not table.get(key):
+            raise RecipeError(f"{where}: a source of kind {source.kind} needs {key}; add it")
+    for key, allowed in CHOICES.items():
+        if key in table and getattr(source, key) not in allowed:
+            raise RecipeError(f"{where}: {key} = `{getattr(source, key)}` is unknown; use one of {', '.join(allowed)}")
+    _check_values(source, table, where)
+    return source
+
+
+def _check_values(source: Source, table: dict[str, Any], where: str) -> None:
+    if not 0 < source.share <= 1:
+        raise RecipeError(f"{where}: share = {source.share} must lie above 0 and be at most 1; correct it")
+    if source.epochs < 1:
+        raise RecipeError(f"{where}: epochs = {source.epochs} reads nothing; use 1 or more")
+    if source.kind == "generated" and source.name not in GENERATORS:
+        raise RecipeError(f"{where}: generator `{source.name}` is unknown; use one of {', '.join(GENERATORS)} as name")
     if "chars" in table and source.name != "retrieval":
         raise RecipeError(f"{where}: chars is for the generator retrieval alone; remove it")
     if "chars" in table and source.chars < SHORTEST:
         raise RecipeError(f"{where}: chars = {source.chars} is too short; use {SHORTEST} or more")
-    return source
+    if source.kind == "url":
+        if not source.url.startswith(("http://", "https://")):
+            raise RecipeError(f"{where}: url = {source.url} is no http:// or https:// address; for a file here use path")
+        if not re.fullmatch("[0-9a-f]{64}", source.sha256):
+            raise RecipeError(f"{where}: sha256 is the file's checksum in 64 small hex digits (`sha256sum FILE` prints it)")
 
 
 def _stage(name: str, table: dict[str, Any], where: str) -> StageRecipe:

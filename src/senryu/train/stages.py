@@ -19,14 +19,16 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from senryu.train import data, preference, reward
+from senryu.train import data, manifest, preference, reward
 from senryu.train.checkpoint import Progress, load_weights
 from senryu.train.export import export
 from senryu.train.loop import RunOptions, run_stage
+from senryu.train.mix import Mix
 from senryu.train.net import Net
 from senryu.train.objective import Objective, PackedRows
 from senryu.train.parallel import first_alone
 from senryu.train.recipe import STAGES, Recipe, RecipeError, StageRecipe, load_recipe, recipe_text
+from senryu.train.sources import Places
 from senryu.train.start import load_folder, starting_from, take_tokenizer
 from senryu.train.vocabulary import train_tokenizer, write_tokenizer
 
@@ -38,12 +40,18 @@ class Run:
     """A training run: what (the recipe), from which data, where and how (the options; their `out` is the run's folder).
 
     start: the stage, or the folder with a model, that the next stage starts from; None: the stage before it.
+    downloads: where files from public addresses are kept.
     """
 
     recipe: Recipe
     data: Path
     options: RunOptions
     start: str | Path | None = None
+    downloads: Path | None = None
+
+    @property
+    def places(self) -> Places:
+        return Places(self.data, self.downloads, self.out / "data")
 
     @property
     def out(self) -> Path:
@@ -76,19 +84,31 @@ class Stage:
 def _prepare_pretraining(run: Run) -> None:
     recipe, folder = run.recipe, run.out / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "tokenizer.json").exists():
-        tokenizer = train_tokenizer(data.sample_texts(recipe, run.data), recipe.tokenizer.vocab_size)
-        write_tokenizer(tokenizer, folder, recipe.net.max_position_embeddings)
-    data.write_held_out(recipe, run.data, folder / "held_out.jsonl.xz")
-    _prepare(run, "pretrain", whole=False)
+    with Mix(recipe.pretrain.mix, recipe, run.places) as mix:
+        if not (folder / "tokenizer.json").exists():
+            tokenizer = train_tokenizer(data.sample_texts(mix, recipe), recipe.tokenizer.vocab_size)
+            write_tokenizer(tokenizer, folder, recipe.net.max_position_embeddings)
+        data.write_held_out(mix, folder / "held_out.jsonl.xz")
+        _write_rows(run, "pretrain", mix, whole=False)
 
 
 def _prepare(run: Run, name: str, *, whole: bool) -> None:
     """Packed rows of the stage's mix. whole: conversations are never cut."""
+    held_out = run.out / "data" / "held_out.jsonl.xz"
+    with Mix(run.stage(name).mix, run.recipe, run.places, held_out if held_out.exists() else None) as mix:
+        _write_rows(run, name, mix, whole=whole)
+
+
+def _write_rows(run: Run, name: str, mix: Mix, *, whole: bool) -> None:
+    """A mix's rows and what they were made of."""
     folder = run.out / "data"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    prepared = data.prepare(run.stage(name), run.recipe, run.data, tokenizer, whole=whole)
-    np.save(folder / f"{name}.npy", prepared.rows)
+    prepared = data.pack(mix, run.stage(name), run.recipe, tokenizer, whole=whole)
+    manifest.write(folder / "manifest.json", run.recipe, name, prepared.entries)
+    part = folder / f"{name}.part"
+    with part.open("wb") as file:
+        np.save(file, prepared.rows)
+    os.replace(part, folder / f"{name}.npy")
     _write_json(folder / f"{name}.json", prepared.tokens)  # the last: it says that the data is there
 
 
