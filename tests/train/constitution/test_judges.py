@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from senryu.train import chat
-from senryu.train.constitution.build import JUDGES, build_judge, held_pairs
+from senryu.train.constitution.build import JUDGES, build_judge, examples, held_pairs
 from senryu.train.constitution.document import OURS, ConstitutionError, Principle, load
 from senryu.train.constitution.endpoint import Endpoint, EndpointError, EndpointJudge, answers
 from senryu.train.constitution.judge import Critique, Judge, Message, Prompt
@@ -191,7 +191,7 @@ def by_length(asked: Any) -> list[float]:
 
 
 def held(count: int, better: str, worse: str) -> list[Held]:
-    return [Held(Prompt(str(i), PROMPT.messages, category="violence"), better, worse) for i in range(count)]
+    return [Held(Prompt(str(i), PROMPT.messages), better, worse, "calm") for i in range(count)]
 
 
 class Other(RuleJudge):
@@ -217,6 +217,18 @@ def test_comparisons_no_better_than_chance_are_left_to_the_other_judge(pairs: li
     assert report["used"] == []
     assert report["verdict"].startswith("own comparisons are used for 0 of 1")
     assert report["other"]["judge"] == "rules"
+
+
+def test_a_principle_is_calibrated_on_pairs_that_it_tells_apart() -> None:
+    principles = load(OURS).principles
+    pairs = [*examples(load(OURS)), *held_pairs(0, 40, [])]
+    judge = SelfJudge(lambda asked: [0.0] * len(asked), RuleJudge(principles, 0), principles, pairs)
+    counts = {id: calibration.pairs for id, calibration in judge.calibration.items()}
+    assert counts["answer-what-is-harmless"] > 25  # every benign one, and its example
+    assert 1 < counts["no-violence"] < 12
+    assert counts["short-and-plain"] == 0
+    assert counts["do-not-preach"] == 1  # an example of the constitution
+    assert {c.right for c in judge.calibration.values() if c.pairs} == {0.5}  # ties
 
 
 def test_held_pairs_are_none_of_the_datas() -> None:

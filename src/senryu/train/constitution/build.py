@@ -38,8 +38,17 @@ def build_judge(
     if name == "self":
         if score is None:
             raise ConstitutionError("the judge `self` needs the model that is trained; start from a stage that has been run")
-        return SelfJudge(score, rules, constitution.principles, held_pairs(seed, HELD_PAIRS, prompts))
+        held = [*examples(constitution), *held_pairs(seed, HELD_PAIRS, prompts)]
+        return SelfJudge(score, rules, constitution.principles, held)
     raise ConstitutionError(f"judge `{name}` is unknown; use one of {', '.join(JUDGES)}")
+
+
+def examples(constitution: Constitution) -> list[Held]:
+    """The constitution's own examples as pairs of their principles: what a principle without rules is calibrated on."""
+    return [
+        Held(Prompt("", ({"role": "user", "content": example.prompt},)), example.good, example.bad, example.principle)
+        for example in constitution.examples
+    ]
 
 
 def held_pairs(seed: int, count: int, others: Collection[Prompt]) -> list[Held]:

@@ -18,16 +18,21 @@ Score = Callable[[Sequence[tuple[list[Message], str]]], list[float]]
 """(conversation, how its answer begins) -> the log-probability of that beginning, in nats."""
 
 LETTERS = ("A", "B")
+MOST_HELD = 100  # pairs that a principle is calibrated on
 SIGNIFICANT = 0.05  # chance of as many right answers by guessing, below which a principle's comparisons are used
 
 
 @dataclass(frozen=True)
 class Held:
-    """A pair whose better answer is known, for calibration only: none of them may be among the prompts of the data."""
+    """A pair whose better answer is known, for calibration only: none of them may be among the prompts of the data.
+
+    principle: the id of the one by which it is better; "" for any by which the other judge tells them apart.
+    """
 
     prompt: Prompt
     better: str
     worse: str
+    principle: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,14 @@ class SelfJudge:
         first, second = (1 / (1 + math.exp(min(scores[i + 1] - scores[i], 700))) for i in (0, 2))
         return (first + 1 - second) / 2
 
+    def _speaks_of(self, principle: Principle, pair: Held) -> bool:
+        if pair.principle:
+            return pair.principle == principle.id
+        return self._other.compare(principle, pair.prompt, pair.better, pair.worse) > 0.5
+
     def _calibrate(self, principle: Principle, held: Sequence[Held]) -> Calibration:
-        """On the held pairs that the principle is about; a tie counts half."""
-        pairs = [pair for pair in held if principle.about(pair.prompt.category)]
+        """On the first held pairs that are better by this principle; a tie counts half."""
+        pairs = [pair for pair in held if self._speaks_of(principle, pair)][:MOST_HELD]
         verdicts = [self._own(principle, pair.prompt, pair.better, pair.worse) for pair in pairs]
         right = sum(1.0 if verdict > 0.5 else 0.5 if verdict == 0.5 else 0.0 for verdict in verdicts)
         return Calibration(len(pairs), right / max(len(pairs), 1), _by_chance(len(pairs), math.floor(right)))
