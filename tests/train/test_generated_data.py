@@ -26,7 +26,7 @@ def tokenizer() -> Tokenizer:
 def prepared(recipe: Recipe, tokenizer: Tokenizer, folder: Path, *mix: Source, sequence: int = 2048) -> data.Prepared:
     stage = replace(recipe.sft, mix=mix, prepare_tokens=20_000, decay_sequence=sequence)
     with Mix(mix, recipe, Places(folder)) as opened:
-        return data.pack(opened, stage, recipe, tokenizer, whole=True)
+        return data.pack(opened, stage, recipe, tokenizer, "whole")
 
 
 def test_a_mix_of_generators_fills_its_shares_with_training_rows(recipe: Recipe, tokenizer: Tokenizer, tmp_path: Path) -> None:

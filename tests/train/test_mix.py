@@ -270,7 +270,7 @@ def test_the_manifest_says_what_was_used(tmp_path: Path, recipe: Recipe, tokeniz
     )
     stage = replace(recipe.pretrain, mix=mix, prepare_tokens=20_000, decay_sequence=512)
     with Mix(mix, recipe, Places(tmp_path)) as opened:
-        prepared = data.pack(opened, stage, recipe, tokenizer, whole=False)
+        prepared = data.pack(opened, stage, recipe, tokenizer, "stream")
     path = tmp_path / "manifest.json"
     manifest.write(path, recipe, "pretrain", prepared.entries)
     manifest.write(path, recipe, "sft", prepared.entries[2:])
@@ -306,7 +306,7 @@ def test_too_little_data_for_a_row_is_an_error(tmp_path: Path, recipe: Recipe, t
         Mix(stage.mix, replace(recipe, held_out=0.0), Places(tmp_path)) as mix,
         pytest.raises(RecipeError, match=r"the mix has \d+ tokens, fewer than one row of 512"),
     ):
-        data.pack(mix, stage, recipe, tokenizer, whole=False)
+        data.pack(mix, stage, recipe, tokenizer, "stream")
 
 
 def test_a_source_s_text_is_not_held_in_memory(tmp_path: Path, recipe: Recipe) -> None:

@@ -52,6 +52,7 @@ Params = Annotated[
 ]
 STAGE_HELP = {
     "pretrain": "Prepare data and tokenizer where missing, then pretrain.",
+    "long": "Go on with long rows: neighbouring documents together, questions over long texts.",
 }
 
 

@@ -7,16 +7,19 @@ import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from senryu.train.join import join
 from senryu.train.manifest import Entry
 from senryu.train.mix import Mix, Opened
 from senryu.train.pack import pack_stream, pack_whole
 from senryu.train.recipe import Recipe, RecipeError, StageRecipe
 from senryu.train.store import Document
 
+RUN = 16  # characters of neighbours that are taken together, for each token of a row: a few rows
 ENCODE_BATCH, ENCODE_CHARS = 512, 4_000_000  # most of a call of the tokenizer, which works on all cores: documents, characters
 
 
@@ -60,15 +63,17 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[str]]:
         yield batch
 
 
-def _take(opened: Opened, seed: int, wanted: int, tokenizer: Tokenizer, longest: int | None) -> list[np.ndarray]:
-    """Encoded documents up to `wanted` tokens; less if they run out. Fills in what the source's entry says of its use.
+def _take(
+    opened: Opened, documents: Iterator[Document], wanted: int, tokenizer: Tokenizer, longest: int | None
+) -> list[np.ndarray]:
+    """Encoded documents of the source up to `wanted` tokens; less if they run out.
 
-    Raises RecipeError if no document fits `longest`.
+    Fills in what the source's entry says of its use. Raises RecipeError if no document fits `longest`.
     """
     out: list[np.ndarray] = []
     entry, source = opened.entry, opened.source
     read = read_tokens = total = over = 0
-    for batch in _batches(opened.in_order(seed, source.epochs)):
+    for batch in _batches(documents):
         before = len(out)
         for ids in encode(batch, tokenizer):
             read, read_tokens = read + 1, read_tokens + len(ids)
@@ -108,17 +113,28 @@ class Prepared:
         return out
 
 
-def pack(mix: Mix, stage: StageRecipe, recipe: Recipe, tokenizer: Tokenizer, *, whole: bool) -> Prepared:
-    """Encode and pack an opened mix. `whole`: conversations are never cut and padded rows result (fine-tuning).
+Packing = Literal["stream", "whole", "joined"]
+"""How rows are made: of one stream, cut anywhere (pretraining); of whole documents, padded (fine-tuning); of whole ones too,
+but texts joined with their neighbours to documents as long as a row, cut only where one alone is longer (long rows)."""
+
+
+def pack(mix: Mix, stage: StageRecipe, recipe: Recipe, tokenizer: Tokenizer, how: Packing) -> Prepared:
+    """Encode and pack an opened mix.
 
     Raises RecipeError if a source has nothing that fits, or all of them together do not fill a row.
     """
     picked: list[np.ndarray] = []
     length = stage.decay_sequence
+    blank = encode(["\n\n"], tokenizer)[0]
     for opened in mix.opened:
-        limit = length if opened.source.form != "text" or whole else None
-        picked += _take(opened, recipe.seed, int(stage.prepare_tokens * opened.source.share), tokenizer, limit)
-    rows = (pack_whole if whole else pack_stream)(picked, length, np.random.default_rng(recipe.seed))
+        source, joined = opened.source, how == "joined" and opened.source.form == "text"
+        cut = joined or (how == "stream" and source.form == "text")
+        runs = (
+            opened.in_runs(recipe.seed, source.epochs, RUN * length) if joined else opened.in_order(recipe.seed, source.epochs)
+        )
+        taken = _take(opened, runs, int(stage.prepare_tokens * source.share), tokenizer, None if cut else length)
+        picked += join(taken, length, blank) if joined else taken
+    rows = (pack_stream if how == "stream" else pack_whole)(picked, length, np.random.default_rng(recipe.seed))
     if not len(rows):
         total = sum(map(len, picked))
         raise RecipeError(f"the mix has {total:,} tokens, fewer than one row of {length:,}; add data or shorten decay_sequence")

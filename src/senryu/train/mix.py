@@ -14,8 +14,9 @@ from senryu.train import chat
 from senryu.train.clean import clean, normalise
 from senryu.train.dedupe import Copies
 from senryu.train.generators import GENERATORS
+from senryu.train.join import Key, reading_order
 from senryu.train.manifest import Entry
-from senryu.train.recipe import Recipe, RecipeError, Source
+from senryu.train.recipe import RAW, Recipe, RecipeError, Source
 from senryu.train.rows import rows
 from senryu.train.sources import Found, Places, find
 from senryu.train.store import Document, Store
@@ -26,6 +27,9 @@ def is_held_out(text: str, recipe: Recipe) -> bool:
     """A stable draw by content, so that the split survives new files and orders."""
     digest = hashlib.sha256(f"{recipe.seed}\n{text}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < recipe.held_out * 2**64
+
+
+Title = tuple[str, Key]
 
 
 @dataclass
@@ -53,6 +57,29 @@ class Opened:
         for epoch in range(epochs):
             order = np.random.default_rng(seed + epoch).permutation(len(self.training))
             yield from (self.store[self.training[at]] for at in order)
+
+    def in_runs(self, seed: int, epochs: int, chars: int) -> Iterator[Document]:
+        """Texts with their neighbours behind them: runs of at least so many characters, in a new order each epoch.
+
+        Files of a folder stand in the order of their paths, rows by origin and title: chapters of a book are neighbours.
+        """
+        assert self.store is not None, "generated rows have no neighbours"
+        sizes: dict[int, int] = {}
+        titles: dict[int, Title] = {}
+        for at in self.training:
+            document = self.store[at]
+            sizes[at], titles[at] = len(document.text), (document.origin, reading_order(document.text))
+        order = self.training if self.source.kind in RAW else sorted(self.training, key=titles.__getitem__)
+        runs, room = [list[int]()], chars
+        for at in order:
+            if room <= 0:
+                runs.append([])
+                room = chars
+            runs[-1].append(at)
+            room -= sizes[at]
+        for epoch in range(epochs):
+            for run in np.random.default_rng(seed + epoch).permutation(len(runs)):
+                yield from (self.store[at] for at in runs[run])
 
 
 class Mix:
@@ -126,7 +153,7 @@ def _filtered(found: Found, source: Source, entry: Entry) -> Document | None:
         text = clean(document.text, entry, code=found.code)
         if text is None:
             return None
-        document = Document(text)
+        document = replace(document, text=text)
     if not document.messages and not document.text.strip():
         entry.dropped["empty"] += 1
         return None

@@ -115,7 +115,8 @@ def _from_rows(path: Path, source: Source, entry: Entry) -> Iterator[Found]:
 def _text(row: dict[str, Any]) -> Iterable[Document]:
     if not isinstance(row.get("text"), str):
         raise RowError('has no string `text`; a row of a text source is {"text": ...}')
-    yield Document(row["text"])
+    origin = row.get("source")
+    yield Document(row["text"], origin=origin if isinstance(origin, str) else "")
 
 
 def _chat(row: dict[str, Any]) -> Iterable[Document]:

@@ -89,21 +89,21 @@ def _prepare_pretraining(run: Run) -> None:
             tokenizer = train_tokenizer(data.sample_texts(mix, recipe), recipe.tokenizer.vocab_size)
             write_tokenizer(tokenizer, folder, recipe.net.max_position_embeddings)
         data.write_held_out(mix, folder / "held_out.jsonl.xz")
-        _write_rows(run, "pretrain", mix, whole=False)
+        _write_rows(run, "pretrain", mix, "stream")
 
 
-def _prepare(run: Run, name: str, *, whole: bool) -> None:
-    """Packed rows of the stage's mix. whole: conversations are never cut."""
+def _prepare(run: Run, name: str, how: data.Packing) -> None:
+    """Packed rows of the stage's mix."""
     held_out = run.out / "data" / "held_out.jsonl.xz"
     with Mix(run.stage(name).mix, run.recipe, run.places, held_out if held_out.exists() else None) as mix:
-        _write_rows(run, name, mix, whole=whole)
+        _write_rows(run, name, mix, how)
 
 
-def _write_rows(run: Run, name: str, mix: Mix, *, whole: bool) -> None:
+def _write_rows(run: Run, name: str, mix: Mix, how: data.Packing) -> None:
     """A mix's rows and what they were made of."""
     folder = run.out / "data"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    prepared = data.pack(mix, run.stage(name), run.recipe, tokenizer, whole=whole)
+    prepared = data.pack(mix, run.stage(name), run.recipe, tokenizer, how)
     manifest.write(folder / "manifest.json", run.recipe, name, prepared.entries)
     part = folder / f"{name}.part"
     with part.open("wb") as file:
@@ -127,7 +127,8 @@ def _measure(run: Run, net: Net, name: str) -> dict[str, Any]:
 
 STAGE_TABLE: dict[str, Stage] = {
     "pretrain": Stage(_prepare_pretraining, lambda run, _: _rows(run, "pretrain", assistant_only=False)),
-    "sft": Stage(lambda run: _prepare(run, "sft", whole=True), lambda run, _: _rows(run, "sft", assistant_only=True)),
+    "sft": Stage(lambda run: _prepare(run, "sft", "whole"), lambda run, _: _rows(run, "sft", assistant_only=True)),
+    "long": Stage(lambda run: _prepare(run, "long", "joined"), lambda run, _: _rows(run, "long", assistant_only=True)),
     "reward": Stage(
         lambda run: preference.prepare_pairs("reward", run.recipe, run.data, run.out),
         lambda run, _: preference.comparisons(run.stage("reward"), run.out),

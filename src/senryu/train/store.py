@@ -19,6 +19,7 @@ class Document:
     text: str = ""
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    origin: str = ""  # what its row names as its source: documents of one origin belong together
 
     def render(self) -> str:
         """The document as training text with its special tokens."""
@@ -35,7 +36,7 @@ class Document:
 
     def serialised(self) -> str:
         """As JSON, in which every character but quotes, backslashes and control characters stands for itself."""
-        return json.dumps([self.text, self.messages, self.tools], ensure_ascii=False)
+        return json.dumps([self.text, self.messages, self.tools, self.origin], ensure_ascii=False)
 
 
 class Store:
@@ -64,8 +65,8 @@ class Store:
             raise IndexError(at)
         self._at_end = False
         self._file.seek(self._ends[at])
-        text, messages, tools = json.loads(self._file.read(self._ends[at + 1] - self._ends[at]))
-        return Document(text, tuple(messages), tuple(tools))
+        text, messages, tools, origin = json.loads(self._file.read(self._ends[at + 1] - self._ends[at]))
+        return Document(text, tuple(messages), tuple(tools), origin)
 
     def close(self) -> None:
         self._file.close()
