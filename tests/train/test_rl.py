@@ -159,9 +159,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, speaker: Net
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_processes_share_prompts_out(speaker: Net) -> None:
+@pytest.mark.parametrize("length", [8, 128])  # of replayed rows: 16 and 1 a step
+def test_processes_share_prompts_out(speaker: Net, length: int) -> None:
     """Together they draw the answers of one process, and their mean loss is its loss, replayed rows included."""
-    replay = np.array([[1, 4, 70, 2, 5, 80 + n, 81, 2] for n in range(64)], np.uint16)
+    replay = np.array([[1, 4, 70, 2, 5, 80 + n, 81, 2] * (length // 8) for n in range(64)], np.uint16)
     losses, drawn = [], []
     for parts in ([Part()], [Part(0, 2), Part(1, 2)]):
         objectives = [replace(rollouts(speaker), replay=replay, _ready={}) for _ in parts]

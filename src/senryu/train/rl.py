@@ -13,7 +13,7 @@ from senryu.train.answers import AnswerRows, log_probs, pack_answers, sums
 from senryu.train.checkpoint import Progress
 from senryu.train.net import Net
 from senryu.train.objective import Loss, Part
-from senryu.train.pack import document_numbers, targets
+from senryu.train.pack import IGNORED, document_numbers, targets
 from senryu.train.recipe import RecipeError, StageRecipe
 from senryu.train.rewards import Rewards, Task, combine
 from senryu.train.sampler import Sampled, draw
@@ -128,8 +128,8 @@ class Rollouts:
 
     def _answer(self, net: Net, steps: range, row: int, prompts: int, part: Part) -> dict[int, list[Group]]:
         """Groups for the steps whose prompts begin at number `row`, answered in one go."""
-        options, mine = self.options, part.of(prompts)
-        numbers = [row + n * prompts + i for n in range(len(steps)) for i in range(prompts)[mine]]
+        options = self.options
+        numbers = [row + n * prompts + i for n in range(len(steps)) for i in range(prompts)[part.of(prompts)]]
         tasks = [task for number in numbers for task in self.tasks(number, 1) * options.group]
         drawn = draw(
             net,
@@ -156,10 +156,10 @@ class Rollouts:
         count = max(1, self.stage.batch_tokens // REPLAYED // self.replay.shape[1])
         rows = self.replay[np.arange(progress.step * count, (progress.step + 1) * count) % len(self.replay)]
         wanted = targets(rows, assistant_only=True)
-        mine = slice(part.rank, None, part.world)
-        weight = self.options.replay * part.world * (wanted[mine] >= 0).sum() / max((wanted >= 0).sum(), 1)
-        parts = (rows[mine].astype(np.int64), document_numbers(rows[mine]), wanted[mine], np.float32(weight))
-        return [torch.as_tensor(a) for a in parts]
+        mine = np.arange(part.rank, max(count, part.world), part.world)
+        own, said = rows[mine % count], np.where(mine[:, None] < count, wanted[mine % count], IGNORED)
+        weight = self.options.replay * part.world * (said >= 0).sum() / max((wanted >= 0).sum(), 1)
+        return [torch.as_tensor(a) for a in (own.astype(np.int64), document_numbers(own), said, np.float32(weight))]
 
     def loss(self, net: Net, batch: list[Tensor]) -> Loss:
         """Mean over answers. A token counts its advantage times the ratio to its probability as drawn, clipped if `updates` > 1
@@ -180,7 +180,7 @@ class Rollouts:
         total = (sums(options.kl * kl - better, places, count) / divisor).mean()
         figures = {"kl": float(kl.detach().mean()), "length": float(lengths.mean())}
         weights = torch.tensor(list(options.weights.values()), device=gains.device)
-        figures["reward"] = float((components.nan_to_num() * weights).sum(1).mean())
+        figures["reward"] = float((components.nan_to_num() @ weights).mean())
         for name, each in zip(options.weights, components.nan_to_num().unbind(1)):
             figures[f"reward_{name}"] = float(each.mean())
         figures["judged"] = float((~components.isnan()).all(1).float().mean())  # by all; else a component counts as 0
