@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import copy
 import json
-import lzma
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -21,6 +20,7 @@ from senryu.train import chat
 from senryu.train.answers import AnswerRows, Asked, pack_answers
 from senryu.train.generators import GENERATORS, Row
 from senryu.train.recipe import RecipeError, Source, StageRecipe
+from senryu.train.rows import RowError, lines, parse
 from senryu.train.vocabulary import contains_special
 
 Content = str | list[dict[str, Any]]
@@ -28,15 +28,16 @@ REMEMBERED = 64  # answers in words, to ramble with
 
 
 def stored(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl or .jsonl.xz file. Raises RecipeError for what is no pair, FileNotFoundError."""
-    opener: Callable[..., IO[str]] = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt", encoding="utf8") as lines:
-        for number, line in enumerate(lines, 1):
-            row = json.loads(line)
-            if not all(isinstance(row.get(key), str | list) for key in ("messages", "chosen", "rejected")):
-                raise RecipeError(f"{path}:{number}: no pair; each line needs messages, chosen and rejected")
-            if not contains_special(line) and row["chosen"] != row["rejected"]:
-                yield row
+    """The pairs of a file of JSON lines. Raises RecipeError for a file that is missing, and a line that is no pair."""
+    for number, line in lines(path):
+        try:
+            row = parse(line)
+        except RowError as error:
+            raise RecipeError(f"{path}:{number} {error}") from error
+        if not all(isinstance(row.get(key), str | list) for key in ("messages", "chosen", "rejected")):
+            raise RecipeError(f"{path}:{number}: no pair; each line needs messages, chosen and rejected")
+        if not contains_special(line.decode()) and row["chosen"] != row["rejected"]:
+            yield row
 
 
 def find(path: str, folders: Sequence[Path]) -> Path:
