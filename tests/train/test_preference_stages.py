@@ -37,7 +37,7 @@ def recipe() -> Recipe:
     base = replace(
         base, net=CONFIG, tokenizer=tokenizer, pretrain=replace(base.pretrain, clock=0), sft=replace(base.sft, clock=0)
     )
-    return replace(base, **STAGES)
+    return replace(base, long=None, constitutional=None, **STAGES)
 
 
 @pytest.fixture(scope="module")
