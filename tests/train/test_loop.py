@@ -1,4 +1,4 @@
-"""The loop: a run that is killed goes on as if nothing had been, its log included; reports; dropout."""
+"""The loop: a run that is killed goes on as if nothing had been, its log included; reports; dropout; little memory."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from senryu.train.checkpoint import Progress
 from senryu.train.log import Log
 from senryu.train.loop import LOG_EVERY, Report, RunOptions, run_stage
 from senryu.train.net import Net
-from senryu.train.objective import PackedRows
-from senryu.train.recipe import Recipe, StageRecipe
+from senryu.train.objective import Loss, Objective, PackedRows
+from senryu.train.recipe import Recipe, RecipeError, StageRecipe
 from senryu.train.vocabulary import BEGIN
 
 STEPS = 40
@@ -30,14 +33,16 @@ def stage_of(recipe: Recipe, steps: int = STEPS, **changes: Any) -> StageRecipe:
     return replace(recipe.pretrain, tokens=steps * batch, decay_tokens=steps // 3 * batch, dropout=0.1, **changes)
 
 
-def train(recipe: Recipe, options: RunOptions, steps: int = STEPS, **changes: Any) -> Progress:
+def train(
+    recipe: Recipe, options: RunOptions, objective: Callable[..., Objective] = PackedRows, steps: int = STEPS, **changes: Any
+) -> Progress:
     """The toy recipe's net on its own schedule, with dropout, over random rows."""
     stage = stage_of(recipe, steps, **changes)
     rows = np.random.default_rng(0).integers(BEGIN, 400, (31, stage.decay_sequence)).astype(np.uint16)
     torch.manual_seed(recipe.seed)
     net = Net(recipe.net)
     net.initialise(recipe.seed)
-    return run_stage(net, PackedRows(rows, stage), stage, options)
+    return run_stage(net, objective(rows, stage), stage, options)
 
 
 SCRIPT = """
@@ -145,3 +150,24 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_checkpoint(recipe
     with pytest.raises(FloatingPointError, match="lower lr_matrix or lr_vector and resume"):
         train(recipe, RunOptions(tmp_path, checkpoint_minutes=0.0), steps=30, lr_vector=1e30)
     assert all(w.isfinite().all() for w in torch.load(tmp_path / "last.pt", weights_only=True)["net"].values())
+
+
+@dataclass(frozen=True)
+class Cramped(PackedRows):
+    """On a device whose memory holds no step of nets that keep everything, or of any."""
+
+    always: bool = False
+
+    def loss(self, net: Net, batch: list[Tensor]) -> Loss:
+        loss = super().loss(net, batch)
+        if self.always or not net.model.recompute:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+
+def test_a_step_that_memory_does_not_hold_is_taken_again_keeping_less(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, RunOptions(tmp_path / "roomy"), steps=12)
+    train(recipe, RunOptions(tmp_path / "cramped"), Cramped, steps=12)
+    assert curve(tmp_path / "cramped") == curve(tmp_path / "roomy")
+    with pytest.raises(RecipeError, match="512 tokens a process is too large for the memory of cpu; lower batch_tokens"):
+        train(recipe, RunOptions(tmp_path / "full"), partial(Cramped, always=True), steps=12)

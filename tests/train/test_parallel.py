@@ -28,6 +28,7 @@ STAGE = StageRecipe(
     lr_matrix=0.01,
     lr_vector=0.003,
     weight_decay=0.05,
+    mix=(),
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from senryu.train import parallel
 from senryu.train.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from senryu.train.log import Log
 from senryu.train.net import Net
 from senryu.train.objective import WHOLE, Loss, Objective, Part
 from senryu.train.optim import Optimisers, Schedule
-from senryu.train.recipe import StageRecipe
+from senryu.train.recipe import RecipeError, StageRecipe
 
 LONG_ROWS = 1.25  # time per token of a decay with longer rows, over the stable part's
 LOG_EVERY = 10
@@ -57,7 +58,7 @@ def run_stage(net: Net, objective: Objective, stage: StageRecipe, options: RunOp
 
     Writes `log.jsonl`, `last.pt`, and `stable.pt`: the state before the decay. Copied over `last.pt` and resumed with a
     recipe of more tokens, it gives what one longer run would have given. Raises RecipeError where processes cannot share
-    a batch, FloatingPointError when the loss is no number any more.
+    a batch or memory does not hold it, FloatingPointError when the loss is no number any more.
     """
     return _Run(net, objective, stage, options).run()
 
@@ -120,15 +121,34 @@ class _Run:
             options.report(report)
 
     def _differentiate(self) -> Loss:
-        """The next batch's loss, over all processes; its gradients are added to the parameters'."""
+        """The next batch's loss, over all processes; its gradients are added to the parameters'.
+
+        The first time that a GPU's memory does not hold a step, layers from then on compute again in the backward pass what
+        they would have kept for it.
+        """
         device, part = self.options.device, self.options.part
-        # dropout follows from seed, step and process: a run that goes on draws what it would have drawn
-        torch.manual_seed((self.seed + self.progress.step * part.world + part.rank) % 2**63)
         self.net.eval()
         with device.autocast():  # an objective may ask the net itself
             batch = device.put(self.objective.batch(self.net, self.progress, part))
         self.net.train()
-        with device.autocast():  # anew: weights that were narrowed without gradients are not kept
+        while True:
+            try:
+                return self._backward(batch)
+            except torch.OutOfMemoryError as error:
+                if self.net.model.recompute or part.world > 1:  # other processes would wait for this one's gradients
+                    raise RecipeError(
+                        f"a batch of {self.stage.batch_tokens // part.world:,} tokens a process is too large for the memory of "
+                        f"{device.name}; lower batch_tokens, or start more processes with torchrun"
+                    ) from error
+            self.net.model.recompute = True
+            self.net.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+    def _backward(self, batch: list[Tensor]) -> Loss:
+        part = self.options.part
+        # dropout follows from seed, step and process: a run that goes on draws what it would have drawn
+        torch.manual_seed((self.seed + self.progress.step * part.world + part.rank) % 2**63)
+        with self.options.device.autocast():  # anew: weights that were narrowed without gradients are not kept
             loss: Loss = self.step(batch)
         total, whole = parallel.weigh(loss, part)
         if not torch.isfinite(whole.total):

@@ -114,6 +114,7 @@ class Rollouts:
         """Rows of this process's answers (see `AnswerRows.tensors`); float32 log-probabilities of their tokens as drawn,
         advantages [answers], components [answers, components]; then, with replay, tokens, documents, targets, its weight."""
         stage, options = self.stage, self.options
+        self.reference.to(net.model.norm.weight.device)  # where the loop has taken the net
         prompts = options.prompts(stage)
         if progress.step not in self._ready:
             steps = range(progress.step, progress.step + options.updates - progress.step % options.updates)
