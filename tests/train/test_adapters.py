@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from senryu.cli import app
 from senryu.config import Settings
 from senryu.errors import SenryuError
+from senryu.model.hub import ModelFiles
 from senryu.model.spec import ModelError, load_spec
 from senryu.model.transformer import forward
 from senryu.model.weights import check, load_weights
@@ -30,6 +31,7 @@ from senryu.train import finetune
 from senryu.train.adapters import Finetuned, finetune_checkpoint
 from senryu.train.conversations import Sample
 from senryu.train.finetune import FinetuneOptions
+from senryu.train.history import read_run
 from senryu.train.recipe import RecipeError
 from senryu.types import BlockStopped, Message, Text, Turn
 
@@ -189,6 +191,11 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(options: FinetuneOpt
     assert [step for step, _ in losses[0]] == list(range(1, len(losses[0]) + 1))
 
 
+def test_little_data_is_taken_in_small_steps(options: FinetuneOptions) -> None:
+    result = finetune_checkpoint(replace(options, batch_tokens=None, tokens=None, held_out=0, stop_after_steps=1))
+    assert result.progress.row == 1  # of 4: an epoch never has less than a step for each conversation, up to 16
+
+
 def test_reports_and_the_held_out_part(options: FinetuneOptions) -> None:
     reports: list[Any] = []
     result = finetune_checkpoint(options, reports.append)
@@ -213,9 +220,15 @@ def test_all_weights_are_trained_without_lora(options: FinetuneOptions, bases: d
     assert result.loss_after is not None
 
 
-def test_a_base_in_shards_gives_the_same_shards(options: FinetuneOptions, tmp_path: Path) -> None:
+def test_a_download_in_shards_gives_the_same_shards_and_an_adapter_of_its_name(
+    options: FinetuneOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = write_checkpoint(tmp_path / "base", "qwen3", max_shard_size="100KB")
-    finetune_checkpoint(replace(options, model=f"path:{base}", tokens=100))
+    download = ModelFiles(base, "base", "hf:org/base@0123", "0123")
+    monkeypatch.setattr("senryu.train.adapters.resolve", lambda ref, home: download)
+    finetune_checkpoint(replace(options, tokens=100))
+    adapter = json.loads((options.out / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/base", "0123")
     names = sorted(file.name for file in base.glob("*.safetensors"))
     assert len(names) > 1
     assert sorted(file.name for file in (options.out / "model").glob("*.safetensors")) == names
@@ -255,6 +268,7 @@ def test_the_command_trains_and_names_the_folder(bases: dict[str, Path], data: P
     assert "3 conversations, 1 more held out, 0 too long" in said.stderr
     assert f"senryu serve --model path:{tmp_path / 'run' / 'model'}" in said.stderr
     assert json.loads(said.stdout.splitlines()[-1])["done"]
+    assert [stage["start"] for stage in read_run(tmp_path / "run")] == [model[1]]
     assert {name.split(".")[-4] for name in weights(tmp_path / "run")} == {"q_proj", "v_proj"}
     for words, why in (
         (model, "holds a run already"),
@@ -317,3 +331,9 @@ def test_what_needs_more_memory_than_there_is_is_refused(options: FinetuneOption
         finetune_checkpoint(options)
     with pytest.raises(RecipeError, match="GB are free; use LoRA"):
         finetune_checkpoint(replace(options, lora=False))
+
+
+def test_a_missing_library_is_named(options: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "peft" else object())
+    with pytest.raises(RecipeError, match=r"needs peft; type pip install 'senryu\[train\]'"):
+        finetune_checkpoint(options)

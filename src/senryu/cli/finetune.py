@@ -26,7 +26,7 @@ Alpha = Annotated[int | None, _option("The additions count alpha / rank [32].", 
 Dropout = Annotated[float | None, _option("Of the additions' inputs [0].", min=0)]
 Targets = Annotated[str | None, _option("Linear layers with additions, as q_proj,v_proj [all].")]
 Rate = Annotated[float | None, _option("Peak learning rate [2e-4 with --lora, else 2e-5].", min=0)]
-BatchTokens = Annotated[int | None, _option("Tokens of a step [4096].", min=1)]
+BatchTokens = Annotated[int | None, _option("Tokens of a step [4096; of little data fewer].", min=1)]
 MicroTokens = Annotated[int | None, _option("Tokens of a forward pass [2048]; fewer take less memory.", min=1)]
 Longest = Annotated[int | None, _option("Tokens of a conversation; longer ones are left out [2048].", min=2)]
 Epochs = Annotated[float | None, _option("Times through the data [3, unless --tokens or --minutes].", min=0)]

@@ -7,8 +7,10 @@ The network is transformers', the adapters are peft's; template, tokenizer and t
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -53,28 +55,53 @@ def finetune_checkpoint(options: FinetuneOptions, report: Callable[[Report], Non
 
     Raises ModelError for a model that cannot be found or served, RecipeError for data or options that cannot be used.
     """
+    _require(options)
     files = resolve(options.model, options.home)
     facts = describe(files)
-    last = options.out / STAGE / "last.pt"
-    if last.exists() and not options.resume:
-        raise RecipeError(f"{last.parent} holds a run already; go on with it (resume), or choose another folder")
-    data = _read(options, files)
+    folder = options.out / STAGE
+    if (folder / "last.pt").exists() and not options.resume:
+        raise RecipeError(f"{folder} holds a run already; go on with it (resume), or choose another folder")
     _check_memory(options, facts["parameters"])
+    data = _read(options, files)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     torch.manual_seed(options.seed)
-    last.parent.mkdir(parents=True, exist_ok=True)
     model = _load(files, options)
     adapters = _adapt(model, options, files) if options.lora else None
-    tuning = Tuning(options, model.to(options.device.name), data, {"model": files.ref}, report)
+    tuning = Tuning(options, model.to(options.device.name), data, {"start": files.ref}, report)
     done = tuning.train()
     if done:
-        _export(tuning, adapters, options.out, files, facts["licence"])
+        _export(tuning, adapters, files, facts["licence"])
+    summary = _summary(tuning, facts["parameters"]) | {"began": began}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf8")
     numbers = (data.conversations, data.kept_back, data.left_out)
-    result = Finetuned(tuning.progress, *numbers, tuning.before, tuning.after, options.out / "model" if done else None)
-    trained = sum(p.numel() for p in tuning.weights.values())
-    sizes = {"parameters": facts["parameters"], "trained": trained, "torch": torch.__version__}
-    summary = json.dumps(tuning.settings | sizes | asdict(result), indent=2, default=str)
-    (last.parent / "summary.json").write_text(summary + "\n", encoding="utf8")
-    return result
+    return Finetuned(tuning.progress, *numbers, tuning.before, tuning.after, options.out / "model" if done else None)
+
+
+def _require(options: FinetuneOptions) -> None:
+    for package in ("transformers", "peft") if options.lora else ("transformers",):
+        if importlib.util.find_spec(package) is None:
+            raise RecipeError(f"fine-tuning a checkpoint needs {package}; type pip install 'senryu[train]'")
+
+
+def _summary(tuning: Tuning, parameters: int) -> dict[str, Any]:
+    """Like that of other stages: what was trained where, for how long, and what came out."""
+    data, device = tuning.data, tuning.options.device
+    return {
+        **tuning.settings,
+        "parameters": parameters,
+        "trained": sum(p.numel() for p in tuning.weights.values()),
+        "conversations": data.conversations,
+        "held_out_conversations": data.kept_back,
+        "left_out": data.left_out,
+        "held_out_loss": [tuning.before, tuning.after],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": device.name,
+        "dtype": str(device.dtype).removeprefix("torch."),
+        "processes": 1,
+        **asdict(tuning.progress),
+    }
 
 
 def _read(options: FinetuneOptions, files: ModelFiles) -> TuningData:
@@ -115,10 +142,8 @@ def _check_memory(options: FinetuneOptions, parameters: int) -> None:
 
 def _load(files: ModelFiles, options: FinetuneOptions) -> Any:
     """The checkpoint in transformers. Weights that stay as they are take the format that they are multiplied in."""
-    try:
-        from transformers import AutoModelForCausalLM
-    except ImportError:
-        raise RecipeError("fine-tuning a checkpoint needs transformers; run pip install 'senryu[train]'") from None
+    from transformers import AutoModelForCausalLM
+
     dtype = options.device.dtype if options.lora else torch.float32
     try:
         return AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype, local_files_only=True)
@@ -128,10 +153,8 @@ def _load(files: ModelFiles, options: FinetuneOptions) -> Any:
 
 def _adapt(model: Any, options: FinetuneOptions, files: ModelFiles) -> Any:
     """Put LoRA layers into `model`, in place; peft's handle on them."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise RecipeError("LoRA needs peft; run pip install 'senryu[train]'") from None
+    from peft import LoraConfig, get_peft_model
+
     head = model.get_output_embeddings()
     known = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     if unknown := set(options.targets) - known:
@@ -152,8 +175,9 @@ def _adapt(model: Any, options: FinetuneOptions, files: ModelFiles) -> Any:
     return adapters
 
 
-def _export(tuning: Tuning, adapters: Any, out: Path, files: ModelFiles, licence: str | None) -> None:
-    """`out`/adapter as peft saves it, and `out`/model, which is served."""
+def _export(tuning: Tuning, adapters: Any, files: ModelFiles, licence: str | None) -> None:
+    """The run's adapter/ as peft saves it, and model/, which is served."""
+    out = tuning.options.out
     if adapters is None:
         change = with_values(tuning.model.state_dict())
     else:

@@ -32,7 +32,8 @@ from senryu.train.recipe import RecipeError
 STAGE = "sft"
 HEAD_ROWS = 512  # rows of logits at a time: 300 MB in float32 at a vocabulary of 150,000
 # what may change when a run goes on: where it lies and runs, and when it ends
-_FREE = ("data", "out", "home", "device", "minutes", "epochs", "tokens", "resume", "checkpoint_minutes", "stop_after_steps")
+_FREE = ("model", "data", "out", "home", "device", "micro_tokens", "minutes", "epochs", "tokens", "resume",
+         "checkpoint_minutes", "stop_after_steps")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FinetuneOptions:
     learning_rate: float | None = None  # the peak; by itself 2e-4 with LoRA, 2e-5 without
     weight_decay: float = 0.0
     warmup_steps: int = 10
-    batch_tokens: int = 4096  # of a step, at least
+    batch_tokens: int | None = None  # of a step, at least; by itself 4,096, of little data so many that an epoch has 16 steps
     micro_tokens: int = 2048  # of a forward pass, padding included; a longer conversation has one of its own
     longest: int = 2048  # tokens of a conversation; longer ones are left out
     epochs: float | None = None
@@ -127,12 +128,14 @@ class Tuning:
         decayed, plain = ([p for p in self.weights.values() if (p.ndim > 1) == matrix] for matrix in (True, False))
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], lr=options.peak)
-        kept = {name: value for name, value in asdict(options).items() if name not in _FREE}
-        self.settings = kept | {"data": data.digest, "learning_rate": options.peak} | settings
         self.before: float | None = None  # losses of the held-out samples, nats per taught token
         self.after: float | None = None
         self.progress = Progress()
         epoch = sum(len(sample.ids) for sample in data.training)
+        self.batch_tokens = options.batch_tokens or min(4096, math.ceil(epoch / 16))
+        kept = {name: value for name, value in asdict(options).items() if name not in _FREE}
+        used = {"data": data.digest, "learning_rate": options.peak, "batch_tokens": self.batch_tokens}
+        self.settings = kept | used | settings
         bounds = [bound for bound in (options.tokens, options.epochs and math.ceil(options.epochs * epoch)) if bound]
         self.total = min(bounds) if bounds else math.inf if options.minutes else 3 * epoch
         self.last = options.out / STAGE / "last.pt"
@@ -184,6 +187,7 @@ class Tuning:
 
     def _step(self, factor: float) -> tuple[int, float, float]:
         """One update at `factor` times the peak rate: (tokens, loss in nats per taught token, norm of the gradient)."""
+        torch.manual_seed(self.options.seed + self.progress.step)  # dropout of a run that goes on is what it would have been
         self.model.train()
         samples = self._next_samples()
         taught = sum(int(sample.taught.sum()) for sample in samples)
@@ -205,14 +209,14 @@ class Tuning:
         """The next samples of the seeded order, a new one each epoch, up to the tokens of a step; moves the cursor."""
         picked: list[Sample] = []
         training, count = self.data.training, 0
-        while count < self.options.batch_tokens:
+        while count < self.batch_tokens:
             epoch, index = divmod(self.progress.row, len(training))
             order = np.random.default_rng((self.options.seed, epoch)).permutation(len(training))
             for row in order[index:]:
                 picked.append(training[row])
                 count += len(training[row].ids)
                 self.progress.row += 1
-                if count >= self.options.batch_tokens:
+                if count >= self.batch_tokens:
                     break
         return picked
 
@@ -247,8 +251,6 @@ class Tuning:
             "progress": asdict(self.progress),
             "settings": self.settings,
             "before": self.before,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.options.device.name) if self.options.device.kind == "cuda" else None,
         }
         part = self.last.with_suffix(".part")
         with part.open("wb") as file:
@@ -260,17 +262,15 @@ class Tuning:
     def _restore(self) -> None:
         state = torch.load(self.last, weights_only=True, map_location="cpu")
         for name, value in state["settings"].items():
-            if self.settings[name] != value:
-                what = "is another file than" if name == "data" else f"was {value!r}, now it is {self.settings[name]!r}, for"
+            now = self.settings.get(name)
+            if now != value:
+                what = "is another file than" if name == "data" else f"was {value!r}, now it is {now!r}, for"
                 raise RecipeError(f"{name} {what} the run in {self.last.parent}; go on with the same, or choose another folder")
         with torch.no_grad():
             for name, value in state["weights"].items():
                 self.weights[name].copy_(value)
         self.adamw.load_state_dict(state["adamw"])
         self.progress, self.before = Progress(**state["progress"]), state["before"]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self.options.device.kind == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.options.device.name)
 
 
 def _batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Tensor]]:
