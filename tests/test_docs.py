@@ -14,7 +14,8 @@ from senryu.cli import app
 from senryu.config import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")) if p.name != "ATTRIBUTION.md")
+DOCS = sorted(p for at in (ROOT.glob("*.md"), (ROOT / "docs").glob("*.md"), (ROOT / "src").rglob("*.md")) for p in at)
+DOCS = [p for p in DOCS if p.name != "ATTRIBUTION.md"]
 PATH = re.compile(r"`((?:src|tests|recipes|web|\.ci)/[\w./\-*]+|[\w\-]+\.(?:md|toml)|Makefile|LICENSE)`")
 COMMAND = re.compile(r"^\s*(?:\$ )?senryu ([a-z]+)(?: ([a-z]+))?", re.M)
 TARGET = re.compile(r"^\s*(?:\$ )?make ([a-z]+)", re.M)
