@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-TOY = Path(__file__).parents[2] / "recipes" / "toy.toml"
+TOY = Path(__file__).parent / "tiny.toml"
 
 PLACES = ("harbour", "market", "library", "station", "garden", "bakery", "bridge", "school")
 PEOPLE = ("Ana", "Ben", "Carla", "David", "Emma", "Farid")

@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|needles|refusals|card|agreement|readme`: a model's figures and card, formats, tables."""
+"""`python -m senryu.evals measure|needles|stages|refusals|card|agreement|readme`: a model's figures and card, formats, tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, refusals, tasks
+from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, refusals, stages, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -141,6 +141,15 @@ def _refusals(refs: Sequence[str], pairs: int, out: Path) -> None:
     print("\n\n".join((refusals.table(found), *refusals.verdicts(found))))
 
 
+def _stages(run: Path, out: Path, figures: Path | None, rows: int, held_out_bytes: int) -> None:
+    """Measure every stage of a run and write the page, and the JSON beside it."""
+    found = stages.measure(run, load_settings(), rows, held_out_bytes)
+    (figures or run / "stages.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+    command = f"python -m senryu.evals stages RUN --out {out} --rows {rows} --held-out-bytes {held_out_bytes}"
+    out.write_text(stages.page(found, command), encoding="utf8")
+    print(stages.table(found))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
@@ -187,12 +196,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command.add_argument("--pairs", type=int, default=refusals.PAIRS, metavar="N", help="pairs of requests")
     command.add_argument("--out", type=Path, required=True, help="JSON file to write, answers included")
+    command = verbs.add_parser("stages", help="what each stage of a run did to each figure, as a page")
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of the training run")
+    command.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    command.add_argument("--json", type=Path, help="JSON file to write [RUN/stages.json]")
+    command.add_argument("--rows", type=int, default=100, metavar="N", help="rows of each task")
+    command.add_argument("--held-out-bytes", type=int, default=30_000, help="of each held-out file, at least")
     command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
     command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
     args = top.parse_args(arguments)
     if args.verb == "readme":
         readme.refresh(args.readme, args.files)
+    elif args.verb == "stages":
+        _stages(args.run, args.out, args.json, args.rows, args.held_out_bytes)
     elif args.verb == "needles":
         _needles(args.model, args.tokens, args.rows, args.out, args.plot)
     elif args.verb == "refusals":
