@@ -17,7 +17,8 @@ from senryu.train.loop import RunOptions
 from senryu.train.recipe import Recipe, RecipeError, Source, build, load_recipe, recipe_text
 from senryu.train.reward import load_reward
 from senryu.train.rl import RlOptions
-from senryu.train.stages import Run, train, train_all
+from senryu.train.run import Run
+from senryu.train.stages import train, train_all
 from senryu.train.vocabulary import write_tokenizer
 
 PAIRS = {"mix": (Source("preference", 1.0, path="pairs.jsonl"),), "sequence": 128, "decay_sequence": 128, "tokens": 6 * 512}

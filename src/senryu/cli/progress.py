@@ -33,6 +33,13 @@ class Lines:
             self._at = now
             print(json.dumps(facts(report)), flush=True)
 
+    def prepared(self, what: str, done: int, of: int) -> None:
+        """A long preparation goes on."""
+        now = time.monotonic()
+        if now - self._at >= EVERY_SECONDS or done >= of:
+            self._at = now
+            print(json.dumps({"preparing": what, "done": done, "of": of}), flush=True)
+
     def done(self, name: str, summary: dict[str, Any]) -> None:
         """The stage is over."""
         print(json.dumps({"stage": name, "done": True, **summary}), flush=True)
@@ -70,6 +77,12 @@ class Bars:
             f"{clock(report.seconds_left)} left"
         )
         self._progress.update(self._tasks[report.stage], completed=report.tokens, total=report.total_tokens, facts=text)
+
+    def prepared(self, what: str, done: int, of: int) -> None:
+        """A long preparation goes on."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, facts="")
+        self._progress.update(self._tasks[what], completed=done, total=of, facts=f"{done:,} of {of:,}")
 
     def done(self, name: str, summary: dict[str, Any]) -> None:
         """The stage is over."""

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senryu.cli import constitution
 from senryu.cli import finetune as checkpoints
 from senryu.cli.output import print_json, print_table, say
 from senryu.errors import SenryuError
 
 if TYPE_CHECKING:
     from senryu.train.recipe import Recipe
-    from senryu.train.stages import Run
+    from senryu.train.run import Run
 
 app = typer.Typer(
     help="Train a model: from text to a folder that serves. `senryu train all RECIPE --data DIR --out RUN` is everything.",
     no_args_is_help=True,
 )
+
+app.add_typer(constitution.app, name="constitution")
 
 RecipePath = Annotated[
     Path | None,
@@ -50,9 +53,11 @@ Params = Annotated[
         help="The dial: 7m, 14m, 29m or 61m, or auto with --minutes; shape, tokens, batch and rates follow.", show_default=False
     ),
 ]
-STAGE_HELP = {
-    "pretrain": "Prepare data and tokenizer where missing, then pretrain.",
-    "long": "Go on with long rows: neighbouring documents together, questions over long texts.",
+COMMANDS = {  # those that run stages of the recipe: the stages, and what they do
+    "pretrain": (("pretrain",), "Prepare data and tokenizer where missing, then pretrain."),
+    "long": (("long",), "Go on with long rows: long documents, and answers to be found in long texts."),
+    "constitutional": (("constitutional",), "Answers are criticised and revised by a constitution; train on the revisions."),
+    "preference": (("reward", "dpo", "rl"), "Reward model, DPO and learning from rewards: those that the recipe has."),
 }
 
 
@@ -62,7 +67,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 @contextlib.contextmanager
 def _session(device: str, no_compile: bool) -> Iterator[dict[str, Any]]:
     """Where a command computes, as options of a run. Under torchrun, as one of its processes."""
-    with _trainable():
+    with trainable():
         from senryu.train.device import choose_device
         from senryu.train.parallel import joined
 
@@ -71,7 +76,7 @@ def _session(device: str, no_compile: bool) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _trainable() -> Iterator[None]:
+def trainable() -> Iterator[None]:
     """Raises SenryuError for a missing torch, and for a recipe or data that cannot be used."""
     if importlib.util.find_spec("torch") is None:
         raise SenryuError("no_torch")
@@ -83,14 +88,17 @@ def _trainable() -> Iterator[None]:
         raise SenryuError("untrainable", why=str(error)) from error
 
 
-def _run(recipe: Recipe | None, data: Path, out: Path, origin: str | None, **options: Any) -> Run:
+def open_run(recipe: Recipe | None, data: Path, out: Path, origin: str | None, **options: Any) -> Run:
     """The run of a command's arguments; its recipe is kept in the run's folder."""
     from senryu.config import load_settings
     from senryu.train.loop import RunOptions
-    from senryu.train.stages import Run, settle
+    from senryu.train.run import Run, settle
+    from senryu.train.stages import check
 
     start = _origin(origin)
-    return Run(settle(recipe, out, start), data, RunOptions(out, **options), start, load_settings().downloads)
+    settled = settle(recipe, out, start)
+    check(settled)
+    return Run(settled, data, RunOptions(out, **options), start, load_settings().downloads)
 
 
 def _origin(origin: str | None) -> str | Path | None:
@@ -104,7 +112,7 @@ def _origin(origin: str | None) -> str | Path | None:
     return resolve(origin, load_settings().home).path
 
 
-def _read(path: Path | None) -> Recipe | None:
+def read_recipe(path: Path | None) -> Recipe | None:
     from senryu.train.recipe import load_recipe
 
     return None if path is None else load_recipe(path)
@@ -134,7 +142,7 @@ def _planned(path: Path | None, out: Path | None, size: str | None, minutes: flo
 def _stage(name: str) -> None:
     """Adds the command of one stage."""
 
-    @app.command(name, help=STAGE_HELP[name])
+    @app.command(name, help=COMMANDS[name][1])
     def command(
         data: Data,
         out: Out,
@@ -146,10 +154,10 @@ def _stage(name: str) -> None:
         no_compile: NoCompile = False,
     ) -> None:
         with _session(device, no_compile) as where:
-            _go(_run(_read(recipe), data, out, origin, resume=resume, minutes=minutes, **where), (name,))
+            _go(open_run(read_recipe(recipe), data, out, origin, resume=resume, minutes=minutes, **where), COMMANDS[name][0])
 
 
-for _name in STAGE_HELP:
+for _name in COMMANDS:
     _stage(_name)
 
 
@@ -192,7 +200,7 @@ def sft(
         raise SenryuError("untrainable", why="--model goes without a recipe, --from and --no-compile: leave them out")
     with _session(device, no_compile or model is not None) as where:
         if model is None:
-            _go(_run(_read(recipe), data, out, origin, resume=resume, minutes=minutes, **where), ("sft",))
+            _go(open_run(read_recipe(recipe), data, out, origin, resume=resume, minutes=minutes, **where), ("sft",))
         elif where["part"].world > 1:
             raise SenryuError("untrainable", why="a checkpoint is fine-tuned by one process: start it without torchrun")
         else:
@@ -220,7 +228,7 @@ def train_everything(
         with first_alone(where["part"]):
             first = where["part"].rank == 0  # it plans and measures for all processes
             planned = _planned(recipe, out, params, minutes, where["device"]) if first else None
-            run = _run(planned, data, out, origin, resume=resume, **where)
+            run = open_run(planned, data, out, origin, resume=resume, **where)
         _go(run, None)
 
 
@@ -236,7 +244,7 @@ def _go(run: Run, names: tuple[str, ...] | None) -> None:
         return
     undrawn = None
     with shown() as view:
-        for name, progress in train_all(replace(run, options=replace(run.options, report=view)), names):
+        for name, progress in train_all(replace(run, options=replace(run.options, report=view), prepared=view.prepared), names):
             undrawn = _draw(run, name)
             view.done(name, asdict(progress))
     if undrawn is not None:
@@ -270,9 +278,9 @@ def plan(
     no_compile: NoCompile = False,
 ) -> None:
     """Show what a recipe trains, or what the dial makes of it for a size or a budget; nothing is trained."""
-    with _trainable():
+    with trainable():
         from senryu.train.device import choose_device
-        from senryu.train.stages import settle
+        from senryu.train.run import settle
 
         planned = _planned(recipe, out, params, minutes, choose_device(device, compile=not no_compile))
         if out is not None:
@@ -286,8 +294,8 @@ def export(
     stage: Annotated[str, typer.Option(help="Whose last checkpoint.")] = "sft",
 ) -> None:
     """Write a stage's last checkpoint as a Hugging Face folder."""
-    with _trainable():
-        from senryu.train.stages import export_stage
+    with trainable():
+        from senryu.train.run import export_stage
 
         export_stage(out, stage, to)
         say(f"serve it: senryu serve --model path:{to}")

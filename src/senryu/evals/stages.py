@@ -119,7 +119,7 @@ def measure(
 
 
 def _summary(run: Path, stage: str) -> dict[str, Any]:
-    return json.loads((run / stage / "summary.json").read_text(encoding="utf8"))  # type: ignore[no-any-return]
+    return json.loads((run / stage / "summary.json").read_text(encoding="utf8"))
 
 
 def table(document: dict[str, Any]) -> str:

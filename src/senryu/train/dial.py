@@ -133,9 +133,9 @@ def turn(base: Recipe, setting: Setting, probe: Probe) -> tuple[Recipe, Speed | 
         return _scaled(base, net, TOKENS_PER_PARAMETER * parameters(net), {}), None
     base = with_minutes(base, setting.minutes)
     seconds = 60 * setting.minutes
-    name, speed = _sized(base, setting, seconds * base.pretrain.clock, probe)
-    budgets = {stage: seconds * part.clock * speed.tokens_per_second(SMALLEST_BATCH) for stage, part in base.stages.items()}
-    return _scaled(base, SHAPES[name], budgets["pretrain"], budgets), speed
+    size, speed = _sized(base, setting, seconds * base.share("pretrain"), probe)
+    budgets = {name: seconds * base.share(name) * speed.tokens_per_second(SMALLEST_BATCH) for name in base.stages}
+    return _scaled(base, SHAPES[size], budgets["pretrain"], budgets), speed
 
 
 def _sized(base: Recipe, setting: Setting, seconds: float, probe: Probe) -> tuple[str, Speed]:
@@ -205,16 +205,17 @@ def table(recipe: Recipe, speed: Speed | None = None) -> list[tuple[str, str]]:
         ("vocabulary", f"{net.vocab_size:,} tokens, learnt from {recipe.tokenizer.sample_mb:g} MB"),
         ("parameters", f"{count / 1e6:.2f} M, {2 * count / 1e6:.0f} MB in bf16"),
     ]
-    for name, stage in recipe.stages.items():
-        lines.append((name, _stage_line(recipe, stage, count)))
+    for name in recipe.stages:
+        lines.append((name, _stage_line(recipe, name, count)))
     if speed is not None:
         batch = recipe.pretrain.batch_tokens
         lines.append(("speed", f"{speed.tokens_per_second(batch):,.0f} tokens/s measured, in batches of {batch:,}"))
     return lines
 
 
-def _stage_line(recipe: Recipe, stage: StageRecipe, count: int) -> str:
-    minutes = "" if recipe.minutes is None else f"{recipe.minutes * stage.clock:.1f} minutes, at most "
+def _stage_line(recipe: Recipe, name: str, count: int) -> str:
+    stage = recipe.stages[name]
+    minutes = "" if recipe.minutes is None else f"{recipe.minutes * recipe.share(name):.1f} minutes, at most "
     return (
         f"{minutes}{stage.tokens / 1e6:.2f} M tokens ({stage.tokens / count:.1f} a parameter) in "
         f"{math.ceil(stage.tokens / stage.batch_tokens):,} steps of {stage.batch_tokens:,}; rows of {stage.sequence}, "

@@ -40,11 +40,18 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run's data lies: what paths start from, what downloads are kept in, where there is room for scratch files."""
+    """Where a run's data lies: what paths start from, what downloads are kept in, where there is room for scratch files, and
+    what its own stages wrote."""
 
     data: Path
     downloads: Path | None = None
     scratch: Path | None = None
+    run: Path | None = None
+
+    def of(self, path: str) -> Path:
+        """Where a path of a recipe leads: to what an earlier stage of the run wrote there, else from the folder of the data."""
+        written = self.run / path if self.run else None
+        return written if written is not None and written.is_file() else self.data / Path(path).expanduser()
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def find(source: Source, places: Places, entry: Entry) -> Iterator[Found]:
         else:
             raise RecipeError(f"source {source.label}: {_unreadable(suffix, source.form)}")
     else:
-        path = places.data / Path(source.path).expanduser()
+        path = places.of(source.path)
         if unpacked(path.name) not in ROWS:
             raise RecipeError(f"source {source.label}: {_unreadable(unpacked(path.name), source.form)}")
         entry.sha256 = checksum(path)

@@ -55,9 +55,10 @@ def take_tokenizer(folder: Path, data: Path) -> None:
     kept = data / TOKENIZER_FILES[0]
     if kept.exists() and kept.read_bytes() != path.read_bytes():
         raise RecipeError(f"{kept} is another tokenizer than {path}; choose another --out, as this run's data is in its tokens")
-    data.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(folder / name, data / name)
+    if not kept.exists():
+        data.mkdir(parents=True, exist_ok=True)
+        for name in reversed(TOKENIZER_FILES):  # that which says that it is there comes last
+            shutil.copyfile(folder / name, data / name)
 
 
 def load_folder(folder: Path, net: Net) -> None:
