@@ -69,9 +69,7 @@ def data(
     ] = None,
     origin: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="FROM", help="The stage or model that answers [the stage before].", show_default=False
-        ),
+        typer.Option("--from", metavar="FROM", help="The stage or model that answers [the stage before].", show_default=False),
     ] = None,
     key: Annotated[
         str, typer.Option(envvar="SENRYU_JUDGE_KEY", help="Key of the endpoint that judges.", show_default=False)

@@ -1,4 +1,4 @@
-"""`python -m senryu.evals measure|needles|stages|refusals|card|agreement|readme`: a model's figures and card, formats, tables."""
+"""`python -m senryu.evals measure|needles|stages|refusals|card|agreement|readme`: figures of models, cards, tables."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def _stages(run: Path, out: Path, figures: Path | None, rows: int, held_out_byte
     print(stages.table(found))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     top = argparse.ArgumentParser(prog="python -m senryu.evals", description="Measure a trained model and write its card.")
     verbs = top.add_subparsers(dest="verb", required=True)
     for verb, text in (("measure", "measure RUN/model"), ("card", "write MODEL_CARD.md and ATTRIBUTION.md")):
@@ -169,6 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument("--measured", type=Path, required=True, help="JSON file that measure wrote")
             command.add_argument("--needles", type=Path, help="JSON file that needles wrote, for the needle curve")
             command.add_argument("--to", type=Path, required=True, help="folder of the model")
+    _add_comparisons(verbs)
+    return top
+
+
+def _add_comparisons(verbs: Any) -> None:
+    """Commands beside measuring and the card."""
     command = verbs.add_parser("agreement", help="perplexity and next tokens of number formats against the fp32 definition")
     command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
     command.add_argument("--data", type=Path, help="folder of the data bundle: the texts of its eval/ are taken")
@@ -205,6 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = verbs.add_parser("readme", help="the README's speed tables from the JSON of `senryu bench`")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="what `senryu bench --json` printed")
     command.add_argument("--readme", type=Path, default=Path("README.md"), help="the file to refresh")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command."""
+    top = parser()
     args = top.parse_args(arguments)
     if args.verb == "readme":
         readme.refresh(args.readme, args.files)
