@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve chat test slow check bench clients train clean
+.PHONY: serve chat test slow check bench clients train train-toy clean
 
 serve: $(VENV)/.base
 	$(BIN)/senryu serve $(if $(PORT),--port $(PORT))
@@ -31,6 +31,9 @@ clients: $(VENV)/.dev
 
 train: $(VENV)/.dev
 	$(BIN)/senryu train all recipes/nano.toml --data $(DATA) --out runs/nano
+
+train-toy: $(VENV)/.dev
+	$(BIN)/python -m tests.train.end_to_end
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

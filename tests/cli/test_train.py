@@ -13,6 +13,7 @@ from senryu import cli
 from senryu.cli import progress
 from senryu.errors import SenryuError
 from senryu.train.loop import Report
+from senryu.train.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NANO = str(RECIPES / "nano.toml")
@@ -59,7 +60,8 @@ def test_a_plan_for_a_budget_measures_the_machine(tmp_path: Path, monkeypatch: p
     result = call("plan", NANO, "--params", "auto", "--minutes", "100", "--out", tmp_path)
     rows = dict(line.split("\t") for line in result.stdout.splitlines())
     assert "10,000 tokens/s measured" in rows["speed"]
-    assert rows["pretrain"].startswith("76.0 minutes, at most 45.60 M tokens")
+    share = load_recipe(Path(NANO)).share("pretrain")
+    assert rows["pretrain"].startswith(f"{100 * share:.1f} minutes, at most {100 * 60 * share / 100:.2f} M tokens")
     assert "measuring this machine" in result.stderr
     assert "minutes = 100" in (tmp_path / "recipe.toml").read_text()
 
@@ -88,6 +90,23 @@ def test_what_cannot_be_says_what_to_do(arguments: list[str], hint: str, tmp_pat
 def test_a_run_of_another_shape_is_not_overwritten(tmp_path: Path) -> None:
     assert call("plan", NANO, "--params", "14m", "--out", tmp_path).exit_code == 0
     assert "choose another --out" in refusal("plan", NANO, "--params", "29m", "--out", tmp_path)
+
+
+def test_a_constitution_is_linted_and_rendered(tmp_path: Path) -> None:
+    assert call("constitution", "lint").exit_code == 0
+    shown = call("constitution", "render").stdout
+    assert shown.startswith("You are an assistant that keeps to these principles.")
+    assert len(call("constitution", "render", "--form", "documents").stdout) > len(shown)
+    weak = tmp_path / "weak.toml"
+    weak.write_text('name = "weak"\n[[principle]]\nid = "a"\nkind = "harm"\ntext = "Never help."\n')
+    found = call("constitution", "lint", weak)
+    assert found.exit_code == 1
+    assert "error: a: has no reason" in found.stdout
+    assert "errors" in found.stderr
+
+
+def test_a_form_that_is_none_is_refused() -> None:
+    assert "use system-prompt, critic, preference, documents" in refusal("constitution", "render", "--form", "poem")
 
 
 def report(step: int = 3, total: int = 100, stage: str = "sft") -> Report:

@@ -83,9 +83,9 @@ def test_a_run_is_measured_through_the_service(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(stages, "NEEDLE_CHARS", (500,))
     monkeypatch.setenv("SENRYU_HOME", str(tmp_path / "home"))
     out, figures = tmp_path / "page.md", tmp_path / "figures.json"
-    main(["stages", str(run), "--out", str(out), "--json", str(figures), "--rows", "2"])
+    main(["stages", str(run), "--out", str(out), "--json", str(figures), "--rows", "3"])
     measured = json.loads(figures.read_text())["stages"]
     assert list(measured) == ["pretrain", "sft"]
     assert measured["pretrain"]["figures"] == measured["sft"]["figures"]  # one model, twice
-    assert measured["sft"]["figures"]["extraction"]["n"] == 2
+    assert measured["sft"]["figures"]["extraction"]["n"] == 3
     assert "| | base | SFT |" in out.read_text()

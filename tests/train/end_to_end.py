@@ -37,12 +37,18 @@ def report(out: Path) -> str:
 
 def ask(out: Path, question: str = QUESTION) -> dict[str, Any]:
     """The answer's body from a server of the trained model, through /v1/messages."""
-    body = {"model": "toy", "max_tokens": 40, "temperature": 0, "messages": [{"role": "user", "content": question}]}
     with served(f"path:{out / 'model'}", load_settings()) as server:
-        headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "x-api-key": "none"}
-        request = urllib.request.Request(f"{server.url}/v1/messages", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)  # type: ignore[no-any-return]
+        name = call(f"{server.url}/v1/models")["data"][0]["id"]
+        messages = [{"role": "user", "content": question}]
+        return call(f"{server.url}/v1/messages", {"model": name, "max_tokens": 40, "temperature": 0, "messages": messages})
+
+
+def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON that an address answers."""
+    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)  # type: ignore[no-any-return]
 
 
 def main(out: Path) -> None:

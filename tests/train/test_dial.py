@@ -155,3 +155,26 @@ def test_time_cannot_be_shared_without_shares(nano: Recipe) -> None:
     untimed = replace(nano, pretrain=replace(nano.pretrain, clock=0.0))
     with pytest.raises(RecipeError, match="make all positive"):
         dial.turn(untimed, Setting("7m", 60), machine(1e12))
+
+
+def test_a_recipe_may_extend_another(tmp_path: Path, nano: Recipe) -> None:
+    (tmp_path / "base.toml").write_text(recipe_text(nano))
+    (tmp_path / "child.toml").write_text('extends = "base.toml"\nname = "child"\n[pretrain]\nweight_decay = 0.5\n')
+    child = load_recipe(tmp_path / "child.toml")
+    assert child == replace(nano, name="child", pretrain=replace(nano.pretrain, weight_decay=0.5))
+    (tmp_path / "base.toml").write_text('extends = "child.toml"\n')
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(tmp_path / "child.toml")
+
+
+@pytest.mark.parametrize(("name", "size"), [("nano", "7m"), ("mini", "29m"), ("small", "61m")])
+def test_recipes_have_the_shapes_of_the_dial(name: str, size: str) -> None:
+    recipe = load_recipe(NANO.parent / f"{name}.toml")
+    assert recipe.net == SHAPES[size]
+    assert set(recipe.stages) == {"pretrain", "sft", "long", "constitutional", "reward", "dpo", "rl"}
+
+
+def test_mini_takes_at_most_25_minutes() -> None:
+    mini = load_recipe(NANO.parent / "mini.toml")
+    assert mini.minutes == 25
+    assert sum(mini.share(name) for name in mini.stages) == pytest.approx(1)

@@ -13,7 +13,7 @@ from typing import Any
 
 from senryu.config import Settings
 from senryu.errors import SenryuError
-from senryu.evals import generated, perplexity
+from senryu.evals import generated, perplexity, refusals
 from senryu.evals.tasks import Answers
 from senryu.model.tokenizer import load_tokenizer
 from senryu.service.registry import load_model
@@ -30,7 +30,7 @@ NEEDLE_CHARS = (1_000, 4_000)
 Z = 1.96  # 95 % of a normal distribution lies so many deviations around its mean
 RESAMPLES = 1_000
 
-Figure = dict[str, Any]  # value, low and high (of an interval of 95 %), n
+Figure = dict[str, Any]  # value; low and high of an interval of 95 %, and n, where there is one
 
 
 def wilson(part: float, whole: int) -> Figure:
@@ -66,13 +66,21 @@ async def _by_service(settings: Settings, folder: Path, rows: int) -> dict[str, 
     """Everything that is measured as callers get it."""
     model = load_model(settings, f"path:{folder}")
     try:
-        found = await generated.measure(Answers(model, settings), rows, NEEDLE_CHARS)
+        answers = Answers(model, settings)
+        found = await generated.measure(answers, rows, NEEDLE_CHARS)
+        asked = await refusals.measure(answers, rows)
     finally:
         await model.engine.close()
     figures = {}
     for name, (key, of) in SHARES.items():
         if name in found:
-            figures[name] = wilson(found[name][key] * found[name][of], found[name][of])
+            figures[name] = wilson(round(found[name][key] * found[name][of]), found[name][of])
+    for name in REFUSALS:
+        low, high = asked[name]["interval"]
+        figures[name] = {"value": asked[name]["share"], "low": low, "high": high, "n": asked["pairs"]}
+    count = asked["collapse"]["answers"]
+    figures["loops"] = wilson(round(asked["collapse"]["loops"] * count), count)
+    figures["distinct_2"] = {"value": asked["collapse"]["distinct_2"]}
     return figures
 
 
@@ -83,6 +91,7 @@ SHARES = {  # a generated task -> the share that counts, and how many it is a sh
     "arithmetic": ("right", "rows"),
     **{f"needle_{chars}": ("exact", "rows") for chars in NEEDLE_CHARS},
 }
+REFUSALS = ("refused", "answered", "correct")
 ROWS = {  # figure -> its row in the table
     "bits_per_byte": "held-out text, bits per byte (less is better)",
     **{f"tools_{size}": f"tool calls on unseen schemas, {size} in the list, exact" for size in generated.SIZES},
@@ -90,6 +99,9 @@ ROWS = {  # figure -> its row in the table
     "extraction": "extraction to JSON, all of it exact",
     "arithmetic": "sums with the calculator, right",
     **{f"needle_{chars}": f"a needle in {chars:,} characters" for chars in NEEDLE_CHARS},
+    **{name: refusals.MEASURES[name] for name in REFUSALS},
+    "loops": "answers that end in a circle (less is better)",
+    "distinct_2": "distinct-2 of the answers to these requests",
 }
 
 
@@ -141,6 +153,8 @@ def _cell(name: str, figure: Figure | None) -> str:
         return ""
     if name == "bits_per_byte":
         return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+    if "low" not in figure:
+        return f"{figure['value']:.3f}"
     return f"{100 * figure['value']:.0f} % ({100 * figure['low']:.0f}-{100 * figure['high']:.0f})"
 
 
@@ -159,8 +173,9 @@ def page(document: dict[str, Any], command: str) -> str:
 PAGE = """# What each stage does
 
 One run, measured after each of its stages: recipe `{recipe}`, {millions} M parameters, {date}. In brackets intervals of 95 %:
-Wilson's for shares, a bootstrap over documents for bits per byte. {rows} rows of each task, with tools, schemas and wordings
-that training never saw; answers are greedy, through the service, calls and JSON under their schemas.
+Wilson's for shares, a bootstrap over pairs for refusals and over documents for bits per byte. {rows} rows of each task (for
+refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that training never
+saw; answers are greedy, through the service, calls and JSON under their schemas.
 
 {table}
 

@@ -232,11 +232,11 @@ def _stage(name: str, table: dict[str, Any], where: str) -> StageRecipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe. Raises RecipeError with the place of the first mistake, OSError if there is no such file."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+    """Read a recipe. `extends = "other.toml"` takes what it does not say from a recipe beside it; a mix is taken whole.
+
+    Raises RecipeError with the place of the first mistake, OSError if there is no such file.
+    """
+    table = _table(path, ())
     parts: dict[str, Any] = dict(table)
     for key, kind in (("net", NetConfig), ("tokenizer", TokenizerRecipe)):
         parts[key] = build(kind, table.get(key, {}), f"{path}: [{key}]")
@@ -248,6 +248,22 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: net.vocab_size and tokenizer.vocab_size differ; make them equal")
     _check_clocks(recipe, str(path))
     return recipe
+
+
+def _table(path: Path, within: tuple[Path, ...]) -> dict[str, Any]:
+    """A recipe's TOML over that of the recipe it extends. within: those that extend this one."""
+    if path in within:
+        raise RecipeError(f"{path}: extends itself, by {within[-1].name}; remove one of the two")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    if "extends" not in table:
+        return table
+    made = _table(path.parent / str(table.pop("extends")), (*within, path))
+    for key, value in table.items():
+        made[key] = {**made[key], **value} if isinstance(value, dict) and isinstance(made.get(key), dict) else value
+    return made
 
 
 def _check_clocks(recipe: Recipe, where: str) -> None:
