@@ -18,6 +18,9 @@ SUMMARY = {
     "step": 1200,
     "tokens": 9_830_400,
     "seconds": 5000.0,
+    "device": "cpu",
+    "dtype": "float32",
+    "start": "pretrain",
 }
 CONFIG = {
     "num_hidden_layers": 8,
@@ -67,9 +70,9 @@ def measured() -> dict[str, Any]:
 def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: dict[str, Any]) -> None:
     run, data, folder = tmp_path / "run", tmp_path / "data", tmp_path / "model"
     files = {
-        "pretrain/summary.json": SUMMARY,
+        "pretrain/summary.json": SUMMARY | {"start": "seed"},
         "sft/summary.json": SUMMARY,
-        "long/summary.json": SUMMARY,
+        "long/summary.json": SUMMARY | {"start": "the model before it"},
         "model/config.json": CONFIG,
         "data/pretrain.json": measured["prepared"],
         "data/sft.json": {"generated:smalltalk": 500_000},
@@ -82,6 +85,9 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     folder.mkdir()
     card.write(run, data, measured, folder)
     text = (folder / "MODEL_CARD.md").read_text()
+    assert text.count("minutes on 2 CPU threads (float32, torch 2.13.0), seed 7") == 3
+    assert text.count("; started from") == 1
+    assert "seed 7; started from the model before it" in text
     for part in (
         "6.7 million parameters",
         "| all | 1.250 | 1.750 |",

@@ -112,10 +112,13 @@ def dialogues(measured: dict[str, Any]) -> str:
 
 
 def stage_line(name: str, summary: dict[str, Any]) -> str:
-    """One stage's compute in one line."""
+    """One stage's compute in one line, and the model that it started from where that was no stage of the run."""
+    start = summary["start"]
+    device = f"{summary['threads']} CPU threads" if summary["device"] == "cpu" else summary["device"]
     return (
         f"- {name}: {summary['tokens'] / 1e6:.1f} M tokens in {summary['step']:,} steps, {summary['seconds'] / 60:.0f} minutes "
-        f"on {summary['threads']} CPU cores (bf16 autocast, torch {summary['torch']}), seed {summary['seed']}"
+        f"on {device} ({summary['dtype']}, torch {summary['torch']}), seed {summary['seed']}"
+        + ("" if start in ("seed", *STAGES) else f"; started from {start}")
     )
 
 
