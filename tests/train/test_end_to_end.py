@@ -1,4 +1,4 @@
-"""What `make train-toy` does, by the same code: every stage, then the model is served and answers."""
+"""What `make train-toy` does, by the same code: every stage, then the model is served and answers. CI runs `make train-toy`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.train import end_to_end
 
 from senryu.train.recipe import load_recipe
+
+pytestmark = pytest.mark.slow  # minutes
 
 
 @pytest.fixture(scope="module")
