@@ -171,6 +171,6 @@ def test_environment_is_read_in_config_alone() -> None:
 
 
 def test_test_files_have_names_of_their_own() -> None:
-    """Their folders are no packages: pytest refuses a run with two files of one name, and a run of one folder does not see it."""
+    """Their folders are no packages: pytest refuses a run with two files of one name; a run of one folder does not see it."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert {name for name in names if names.count(name) > 1} == set()
