@@ -3,8 +3,8 @@
 Sources: (a) nanochat's scaling log (karpathy/nanochat, dev/LOG.md): 10.5 tokens for each parameter of matrices and head are
 compute-optimal at these sizes, and rates of AdamW go with 1 / sqrt(width); (b) the batch grows as tokens^0.38 from 524,288 at
 2.3e9 tokens (same log); (c) training takes 6 FLOPs a parameter and token (Kaplan et al. 2020, arXiv 2001.08361, section 2.1)
-and 12 x width for each key that a query sees, backward pass included; (d) rates and shares of the schedule are those of the
-recipe to start from, which was tuned at the width of 7m.
+and 12 x width for each key that a query sees, backward pass included; (d) rates of pretraining at the width of 7m, as nano was
+tuned (LAB.md); what else a stage has, its share of warm-up and decay too, is that of the recipe to start from.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from senryu.train.recipe import Recipe, RecipeError, StageRecipe, with_minutes
 TOKENS_PER_PARAMETER = 10.5  # (a)
 BATCH, BATCH_TOKENS, BATCH_POWER = 524_288, 2.3e9, 0.38  # (b)
 STEPS, SMALLEST_BATCH = 3_000, 8_192  # a schedule needs steps more than it needs a wide batch; what two cores take at once
+LR_MATRIX, LR_VECTOR, WIDTH = 0.02, 0.003, 256  # (d)
 PREPARED = 1.05  # tokens prepared for each that is planned: how many the clock leaves time for is known afterwards
 PROBE_ROWS, PROBE_LENGTH, PROBE_SECONDS = {"cpu": 4, "cuda": 64}, 512, 4.0  # a GPU needs more rows to be busy
 COMPILED = 1.3  # torch.compile on two CPU cores: 3,880 against 2,900 tokens a second (8 x 256, bf16)
@@ -157,7 +158,8 @@ def _scaled(base: Recipe, net: NetConfig, tokens: float, budgets: dict[str, floa
     """The recipe of `tokens` tokens of pretraining, fine-tuning in proportion or as its time allows; what the later stages
     learn from is limited by their data, not by the size, so they keep their tokens."""
     narrower = math.sqrt(base.net.hidden_size / net.hidden_size)
-    pretrain = _stage(base.pretrain, tokens, batch_tokens(tokens), narrower)
+    fresh = replace(base.pretrain, lr_matrix=LR_MATRIX, lr_vector=LR_VECTOR)
+    pretrain = _stage(fresh, tokens, batch_tokens(tokens), math.sqrt(WIDTH / net.hidden_size))
     sft_tokens = budgets.get("sft", base.sft.tokens * tokens / base.pretrain.tokens)
     sft = _stage(base.sft, sft_tokens, batch_tokens(sft_tokens), narrower)
     later: dict[str, Any] = {

@@ -14,7 +14,6 @@ from typing import Any
 from senryu.train.generators.common import Row, Split, Talk, banks, capital, code, tool
 
 SLOTS = ("person", "place", "group", "minor", "medicine")  # words of unsafe actions, by kind
-THINGS = ("food", "device", "plant", "work")  # of benign ones
 REQUESTS = (
     "violence", "weapons", "self_harm", "illegal_goods", "hacking", "fraud", "privacy", "hate", "minors", "overreach",
 )  # fmt: skip
@@ -66,9 +65,9 @@ def _request(draw: random.Random, split: Split, category: str) -> Iterator[Row]:
     bank = banks("safety", split)
     trigger = draw.choice(list(bank[category]["groups"]))
     group = bank[category]["groups"][trigger]
-    words = {slot: draw.choice(bank[slot]) for slot in (*SLOTS, *THINGS)}
+    words = {slot: draw.choice(bank[slot]) for slot in SLOTS}
     benign, fact = draw.choice(group["benign"])
-    asked = {True: draw.choice(group["unsafe"]).format(**words), False: benign.format(**words)}
+    asked = {True: draw.choice(group["unsafe"]).format(**words), False: benign}
     system = draw.choice(bank["systems"]) if draw.random() < 0.25 else ""
     frame, lead = draw.choice(bank["frames"]), draw.choice(bank["leads"]) if draw.random() < 0.25 else ""
     typed = draw.random()
