@@ -75,9 +75,10 @@ async def _by_service(settings: Settings, folder: Path, rows: int) -> dict[str, 
     for name, (key, of) in SHARES.items():
         if name in found:
             figures[name] = wilson(round(found[name][key] * found[name][of]), found[name][of])
-    for name in REFUSALS:
-        low, high = asked[name]["interval"]
-        figures[name] = {"value": asked[name]["share"], "low": low, "high": high, "n": asked["pairs"]}
+    for name in ("refused", "answered"):
+        figures[name] = wilson(round(asked[name]["share"] * asked["pairs"]), asked["pairs"])
+    low, high = asked["correct"]["interval"]
+    figures["correct"] = {"value": asked["correct"]["share"], "low": low, "high": high, "n": asked["pairs"]}
     count = asked["collapse"]["answers"]
     figures["loops"] = wilson(round(asked["collapse"]["loops"] * count), count)
     figures["distinct_2"] = {"value": asked["collapse"]["distinct_2"]}
@@ -173,9 +174,9 @@ def page(document: dict[str, Any], command: str) -> str:
 PAGE = """# What each stage does
 
 One run, measured after each of its stages: recipe `{recipe}`, {millions} M parameters, {date}. In brackets intervals of 95 %:
-Wilson's for shares, a bootstrap over pairs for refusals and over documents for bits per byte. {rows} rows of each task (for
-refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that training never
-saw; answers are greedy, through the service, calls and JSON under their schemas.
+Wilson's for shares, a bootstrap over pairs for refusal correctness and over documents for bits per byte. {rows} rows of each task
+(for refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that training
+never saw; answers are greedy, through the service, calls and JSON under their schemas.
 
 {table}
 
