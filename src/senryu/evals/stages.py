@@ -174,9 +174,9 @@ def page(document: dict[str, Any], command: str) -> str:
 PAGE = """# What each stage does
 
 One run, measured after each of its stages: recipe `{recipe}`, {millions} M parameters, {date}. In brackets intervals of 95 %:
-Wilson's for shares, a bootstrap over pairs for refusal correctness and over documents for bits per byte. {rows} rows of each task
-(for refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that training
-never saw; answers are greedy, through the service, calls and JSON under their schemas.
+Wilson's for shares, a bootstrap over pairs for refusal correctness and over documents for bits per byte. {rows} rows of each
+task (for refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that
+training never saw; answers are greedy, through the service, calls and JSON under their schemas.
 
 {table}
 
