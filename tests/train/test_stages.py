@@ -152,6 +152,21 @@ def test_finished_stages_are_passed_over_and_unfinished_ones_kept(run: Path, tmp
     assert [json.loads(line)["stage"] for line in lines if line.startswith("{") and "done" in line] == ["sft"]
 
 
+def test_data_is_made_again_when_its_mix_has_changed(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    rows = tmp_path / "run" / "data" / "sft.npy"
+    before = rows.read_bytes()
+    again = Run(recipe, bundle, RunOptions(tmp_path / "run", stop_after_steps=1))
+    train(again, "sft")
+    assert rows.read_bytes() == before
+    tasks = replace(recipe.sft, mix=tuple(replace(s, share=0.5) for s in recipe.sft.mix[:2]))
+    with pytest.raises(RecipeError, match="without --resume"):
+        train(replace(again, recipe=replace(recipe, sft=tasks), options=replace(again.options, resume=True)), "sft")
+    train(replace(again, recipe=replace(recipe, sft=tasks)), "sft")
+    assert rows.read_bytes() != before
+    assert len(json.loads((tmp_path / "run" / "data" / "sft.json").read_text())) == 2
+
+
 def test_a_stage_starts_from_a_model_folder_in_its_shape(run: Path, tmp_path: Path, bundle: Path, recipe: Recipe) -> None:
     wider = tmp_path / "wider.toml"
     wider.write_text(recipe_text(replace(recipe, net=replace(recipe.net, hidden_size=128))))

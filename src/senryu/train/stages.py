@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -148,11 +149,13 @@ def train(run: Run, name: str) -> Progress:
     if minutes is None and run.recipe.minutes is not None:
         minutes = run.recipe.minutes * run.recipe.share(name)
     with first_alone(part):
+        prepared = not entry.prepare or _is_prepared(run, name)
         if part.rank == 0:
             clear(run.out / name, resume=run.options.resume)
         first, origin = first_net(run, name)
-        if entry.prepare and not (run.out / "data" / f"{name}.json").exists():
+        if entry.prepare and not prepared:
             entry.prepare(run, first)
+            write_json(run.out / "data" / f"{name}.made", _made_by(run, name))
     net = entry.net(first)
     objective = entry.objective(run, net)
     torch.manual_seed(run.recipe.seed + STAGES.index(name))
@@ -163,6 +166,37 @@ def train(run: Run, name: str) -> Progress:
     if part.rank == 0:
         _finish(run, name, net, {"start": origin, "began": began, **asdict(progress)})
     return progress
+
+
+def _is_prepared(run: Run, name: str) -> bool:
+    """Whether the stage's data lies in the run's folder as the recipe has it now. Raises RecipeError for a resumed stage whose
+    data would become another."""
+    folder = run.out / "data"
+    if not (folder / f"{name}.json").exists():
+        return False
+    made = folder / f"{name}.made"
+    if not made.exists() or json.loads(made.read_text(encoding="utf8")) == json.loads(json.dumps(_made_by(run, name))):
+        return True
+    if run.options.resume:
+        raise RecipeError(
+            f"{folder} holds data for {name} by another mix or other lengths than the recipe's; take back what was changed "
+            "there, or start the stage anew, without --resume"
+        )
+    return False
+
+
+def _made_by(run: Run, name: str) -> dict[str, Any]:
+    """What of the recipe the stage's data follows from."""
+    stage = run.stage(name)
+    keys = (
+        "mix",
+        "prepare_tokens",
+        "sequence",
+        "decay_sequence",
+        "options",
+        *(("batch_tokens",) if name in PREFERENCE else ()),
+    )
+    return {"seed": run.recipe.seed, "held_out": run.recipe.held_out, **{key: asdict(stage)[key] for key in keys}}
 
 
 def _finish(run: Run, name: str, net: Net, facts: dict[str, Any]) -> None:
