@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import Any
 from senryu.evals.tasks import Answers, Row, turns
 from senryu.train.generators import GENERATORS
 from senryu.train.generators.arithmetic import evaluate
+from senryu.train.generators.exact import flat, last_number
 from senryu.types import Block, Message, Text, ToolResult, ToolUse
 
 SEED = 20_261_127
@@ -85,7 +85,7 @@ async def _calculate(answers: Answers, row: Row) -> tuple[str, str | None]:
         blocks = await answers.blocks(replace(turn, messages=messages))
         uses = [block for block in blocks if isinstance(block, ToolUse)]
         if not uses:
-            return _last_number(_text(blocks)), first
+            return last_number(_text(blocks)), first
         values = [_result(use) for use in uses]
         first = values[0] if first is None else first
         results: list[Block] = [ToolResult(use.id, (Text(value),)) for use, value in zip(uses, values)]
@@ -98,10 +98,6 @@ def _result(use: ToolUse) -> str:
         return evaluate(str(next(iter(use.input.values()), "")))
     except ValueError as error:
         return f"error: {error}"
-
-
-def _last_number(text: str) -> str:
-    return next(reversed(re.findall(r"-?\d+(?:\.\d+)?", text)), "")
 
 
 async def needle(answers: Answers, rows: Sequence[Row]) -> Figures:
@@ -174,12 +170,4 @@ def _values(blocks: Sequence[object]) -> dict[tuple[str, ...], Any]:
         value = json.loads(_text(blocks))
     except ValueError:
         return {}
-    return dict(_flat(value, ())) if isinstance(value, dict) else {}
-
-
-def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict | list) and value:
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flat(inner, (*path, str(key)))
-    else:
-        yield path, value
+    return dict(flat(value)) if isinstance(value, dict) else {}

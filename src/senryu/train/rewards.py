@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 
 from senryu.service.calls import NANO, ArgumentsPart, CallParser, CallStarted, CallStopped, Part, TextPart
 from senryu.service.toolcheck import read_arguments
+from senryu.train.generators.exact import flat, last_number
 from senryu.train.vocabulary import END, IDS, SPECIALS
 
 CALL = "<|call|>"  # the one mark of the model's call syntax
@@ -95,7 +95,7 @@ def score(check: str, said: Said, wanted: Said) -> float:
         case "json":
             return _f1(_values(ours), _values(theirs))
         case "number":
-            return float(_last_number(ours) == _last_number(theirs) != "")
+            return float(last_number(ours) == last_number(theirs) != "")
         case "text":
             return 1.0 if ours == theirs else CLOSE * (theirs in ours)
         case "label":
@@ -106,7 +106,7 @@ def score(check: str, said: Said, wanted: Said) -> float:
 def _near(ours: Sequence[tuple[str, Any]], theirs: Sequence[tuple[str, Any]]) -> float:
     """Calls in their order: half for the right tool, half for its fields."""
     pairs = [(a, b) for a, b in zip(ours, theirs) if a[0] == b[0]]
-    each = [0.5 + 0.5 * _f1(dict(_flat(a[1], ())), dict(_flat(b[1], ()))) for a, b in pairs]
+    each = [0.5 + 0.5 * _f1(dict(flat(a[1])), dict(flat(b[1]))) for a, b in pairs]
     return sum(each) / max(len(ours), len(theirs))
 
 
@@ -126,19 +126,7 @@ def _values(text: str) -> dict[tuple[str, ...], Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    return dict(_flat(value, ())) if isinstance(value, dict) else {("no object",): object()}
-
-
-def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict | list) and value:
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flat(inner, (*path, str(key)))
-    else:
-        yield path, value
-
-
-def _last_number(text: str) -> str:
-    return next(reversed(re.findall(r"-?\d+(?:\.\d+)?", text)), "")
+    return dict(flat(value)) if isinstance(value, dict) else {("no object",): object()}
 
 
 def repetition(ids: Sequence[int], size: int = NGRAM) -> float:
