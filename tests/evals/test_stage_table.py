@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,11 +68,46 @@ def test_the_page_names_the_command_that_makes_it() -> None:
     page = stages.page(document(), "python -m senryu.evals stages RUN")
     assert "Made by `python -m senryu.evals stages RUN`" in page
     assert "6.69 M parameters" in page
+    assert "started from" not in page
+
+
+def test_the_page_says_which_stage_started_from_another_run() -> None:
+    made: Any = document()
+    made["stages"]["sft"]["trained"]["start"] = "the weights of May"
+    assert "SFT started from the weights of May." in stages.page(made, "command")
 
 
 def test_a_run_without_models_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SenryuError, match="senryu train all"):
         stages.measure(tmp_path, Settings(home=tmp_path), 1, 1)
+
+
+def bundle(folder: Path) -> Path:
+    """A data bundle with a few rows of each task in its form."""
+    schema = {"type": "object", "properties": {"item": {"type": "string"}}}
+    call = [{"type": "tool_use", "id": "toolu_01", "name": "add", "input": {"item": "tea"}}]
+
+    def talk(asked: str, answer: Any) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+
+    def labelled(task: str, label: str) -> list[dict[str, Any]]:
+        return [{"task": task, "input": f"message {n}", "label": label} for n in range(20)]
+
+    files = {
+        "intents": labelled("intent_banking77", "pin") + labelled("intent_clinc150", "pin"),
+        "moderation_davidson": labelled("moderation_davidson", "neither"),
+        "receipts_sroie": [talk(f"Fields of receipt {n}", '{"total": "1"}') for n in range(5)],
+        "taskmaster_tm4": [
+            {"tools": [{"name": "add", "description": "Adds.", "input_schema": schema}], **talk(f"Tea, {n} times", call)}
+            for n in range(5)
+        ],
+    }
+    (folder / "eval").mkdir(parents=True)
+    (folder / "eval" / "labels.json").write_text(json.dumps({"banking77": ["pin"], "clinc150": ["pin", "out_of_scope"]}))
+    for name, rows in files.items():
+        with lzma.open(folder / "eval" / f"{name}.jsonl.xz", "wt", encoding="utf8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
 
 
 def test_a_run_is_measured_through_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_kernels: Path) -> None:
@@ -83,9 +120,13 @@ def test_a_run_is_measured_through_the_service(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(stages, "NEEDLE_CHARS", (500,))
     monkeypatch.setenv("SENRYU_HOME", str(tmp_path / "home"))
     out, figures = tmp_path / "page.md", tmp_path / "figures.json"
-    main(["stages", str(run), "--out", str(out), "--json", str(figures), "--rows", "3"])
+    data = bundle(tmp_path / "bundle")
+    main(["stages", str(run), "--data", str(data), "--out", str(out), "--json", str(figures), "--rows", "3"])
     measured = json.loads(figures.read_text())["stages"]
     assert list(measured) == ["pretrain", "sft"]
     assert measured["pretrain"]["figures"] == measured["sft"]["figures"]  # one model, twice
     assert measured["sft"]["figures"]["extraction"]["n"] == 3
+    assert measured["sft"]["figures"]["banking77"]["n"] == 15
+    assert measured["sft"]["figures"]["taskmaster_tm4"]["n"] == 3
+    assert "fields of receipts, F1" in out.read_text()
     assert "| | base | SFT |" in out.read_text()

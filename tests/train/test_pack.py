@@ -96,3 +96,13 @@ def test_labelled_messages_are_found_in_every_wording() -> None:
             "messages": [{"role": "user", "content": wording}, {"role": "assistant", "content": "a"}],
         }
         assert list(chat.labelled_messages(row)) == [("banking77", "my card", "a")]
+
+
+@pytest.mark.parametrize(
+    ("intent", "found"), [("qa_factoid", [("clinc150", "how high is it", "out_of_scope")]), ("alarm_set", [])]
+)
+def test_a_foreign_intent_is_out_of_scope_and_one_that_may_be_known_is_left_out(intent: str, found: list[object]) -> None:
+    call = [{"type": "tool_use", "id": "toolu_01", "name": "route_message", "input": {"intent": intent}}]
+    said = [{"role": "user", "content": "how high is it"}, {"role": "assistant", "content": call}]
+    row = {"task": "intent", "source": "hwu64", "system": "Route every message with the route_message tool.", "messages": said}
+    assert list(chat.labelled_messages(row)) == found

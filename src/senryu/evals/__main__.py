@@ -42,18 +42,9 @@ async def _by_engine(
 ) -> dict[str, Any]:
     model = load_model(settings, f"path:{folder}")
     try:
-        sets = json.loads((data / "eval" / "labels.json").read_text(encoding="utf8"))
-        results = {}
-        for name, file in (("banking77", "intents"), ("clinc150", "intents"), ("moderation_davidson", "moderation_davidson")):
-            task = f"intent_{name}" if file == "intents" else name
-            rows = labels.read_rows(data / "eval" / f"{file}.jsonl.xz", task, limit)
-            known = sets.get(name) or sorted({label for _, label in rows})
-            results[name] = await labels.accuracy(model, name, rows, known)
+        results = await labels.measure(model, data, limit)
         answers = tasks.Answers(model, settings)
-        done = {
-            "receipts_sroie": await tasks.fields(answers, tasks.sample(data / "eval" / "receipts_sroie.jsonl.xz", limit)),
-            "taskmaster_tm4": await tasks.next_calls(answers, tasks.sample(data / "eval" / "taskmaster_tm4.jsonl.xz", limit)),
-        }
+        done = await tasks.measure(answers, data, limit)
         fresh = await generated.measure(answers, made, needle_chars)
         declined = await refusals.measure(answers, made)
         talks = [await _talk(model, turns) for turns in OPENINGS]
@@ -141,11 +132,12 @@ def _refusals(refs: Sequence[str], pairs: int, out: Path) -> None:
     print("\n\n".join((refusals.table(found), *refusals.verdicts(found))))
 
 
-def _stages(run: Path, out: Path, figures: Path | None, rows: int, held_out_bytes: int) -> None:
+def _stages(run: Path, data: Path | None, out: Path, figures: Path | None, rows: int, held_out_bytes: int) -> None:
     """Measure every stage of a run and write the page, and the JSON beside it."""
-    found = stages.measure(run, load_settings(), rows, held_out_bytes)
+    found = stages.measure(run, load_settings(), rows, held_out_bytes, data)
     (figures or run / "stages.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
-    command = f"python -m senryu.evals stages RUN --out {out} --rows {rows} --held-out-bytes {held_out_bytes}"
+    bundle = " --data DATA" if data else ""
+    command = f"python -m senryu.evals stages RUN{bundle} --out {out} --rows {rows} --held-out-bytes {held_out_bytes}"
     out.write_text(stages.page(found, command), encoding="utf8")
     print(stages.table(found))
 
@@ -204,6 +196,7 @@ def _add_comparisons(verbs: Any) -> None:
     command.add_argument("--out", type=Path, required=True, help="JSON file to write, answers included")
     command = verbs.add_parser("stages", help="what each stage of a run did to each figure, as a page")
     command.add_argument("run", type=Path, metavar="RUN", help="folder of the training run")
+    command.add_argument("--data", type=Path, help="folder of the data bundle: labels, receipts and orders are measured too")
     command.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     command.add_argument("--json", type=Path, help="JSON file to write [RUN/stages.json]")
     command.add_argument("--rows", type=int, default=100, metavar="N", help="rows of each task")
@@ -220,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.verb == "readme":
         readme.refresh(args.readme, args.files)
     elif args.verb == "stages":
-        _stages(args.run, args.out, args.json, args.rows, args.held_out_bytes)
+        _stages(args.run, args.data, args.out, args.json, args.rows, args.held_out_bytes)
     elif args.verb == "needles":
         _needles(args.model, args.tokens, args.rows, args.out, args.plot)
     elif args.verb == "refusals":

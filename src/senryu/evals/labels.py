@@ -17,6 +17,11 @@ from senryu.service.registry import LoadedModel
 
 PROMPTS: dict[str, str] = tomllib.loads((Path(__file__).parent / "prompts.toml").read_text(encoding="utf8"))
 AT_ONCE = 64
+SETS = {  # label task -> its file below eval/, and what its rows call it
+    "banking77": ("intents", "intent_banking77"),
+    "clinc150": ("intents", "intent_clinc150"),
+    "moderation_davidson": ("moderation_davidson", "moderation_davidson"),
+}
 
 
 async def answer(model: LoadedModel, messages: list[dict[str, Any]], max_tokens: int) -> str:
@@ -62,3 +67,13 @@ async def accuracy(model: LoadedModel, name: str, rows: list[tuple[str, str]], l
     if len(inside) < len(rows):
         result["accuracy_in_scope"] = sum(inside) / len(inside)
     return result
+
+
+async def measure(model: LoadedModel, data: Path, limit: int | None) -> dict[str, dict[str, Any]]:
+    """Every label task of the bundle in `data`; with `limit` a seeded sample of so many rows each."""
+    sets = json.loads((data / "eval" / "labels.json").read_text(encoding="utf8"))
+    results = {}
+    for name, (file, task) in SETS.items():
+        rows = read_rows(data / "eval" / f"{file}.jsonl.xz", task, limit)
+        results[name] = await accuracy(model, name, rows, sets.get(name) or sorted({label for _, label in rows}))
+    return results

@@ -13,8 +13,7 @@ from typing import Any
 
 from senryu.config import Settings
 from senryu.errors import SenryuError
-from senryu.evals import generated, perplexity, refusals
-from senryu.evals.tasks import Answers
+from senryu.evals import generated, labels, perplexity, refusals, tasks
 from senryu.model.tokenizer import load_tokenizer
 from senryu.service.registry import load_model
 
@@ -27,6 +26,7 @@ STAGES = {  # folder of the run -> column
     "rl": "RL",
 }
 NEEDLE_CHARS = (1_000, 4_000)
+LABELS = 5  # times as many rows of the label tasks: they are short
 Z = 1.96  # 95 % of a normal distribution lies so many deviations around its mean
 RESAMPLES = 1_000
 
@@ -62,13 +62,15 @@ def held_out_bits(folder: Path, held_out: Path, bytes_per_file: int) -> Figure:
     return ratio([(float(nats(d.ids)[1:].sum()) / math.log(2), d.size) for d in documents])
 
 
-async def _by_service(settings: Settings, folder: Path, rows: int) -> dict[str, Figure]:
-    """Everything that is measured as callers get it."""
+async def _by_service(settings: Settings, folder: Path, rows: int, data: Path | None) -> dict[str, Figure]:
+    """Everything that is measured as callers get it; with the bundle in `data` its tasks, too."""
     model = load_model(settings, f"path:{folder}")
     try:
-        answers = Answers(model, settings)
+        answers = tasks.Answers(model, settings)
         found = await generated.measure(answers, rows, NEEDLE_CHARS)
         asked = await refusals.measure(answers, rows)
+        if data is not None:
+            found |= await labels.measure(model, data, LABELS * rows) | await tasks.measure(answers, data, rows)
     finally:
         await model.engine.close()
     figures = {}
@@ -77,6 +79,8 @@ async def _by_service(settings: Settings, folder: Path, rows: int) -> dict[str, 
             figures[name] = wilson(round(found[name][key] * found[name][of]), found[name][of])
     for name in ("refused", "answered"):
         figures[name] = wilson(round(asked[name]["share"] * asked["pairs"]), asked["pairs"])
+    if data is not None:
+        figures["receipts_sroie"] = {"value": found["receipts_sroie"]["f1"]}
     low, high = asked["correct"]["interval"]
     figures["correct"] = {"value": asked["correct"]["share"], "low": low, "high": high, "n": asked["pairs"]}
     count = asked["collapse"]["answers"]
@@ -91,6 +95,8 @@ SHARES = {  # a generated task -> the share that counts, and how many it is a sh
     "extraction": ("exact", "rows"),
     "arithmetic": ("right", "rows"),
     **{f"needle_{chars}": ("exact", "rows") for chars in NEEDLE_CHARS},
+    **dict.fromkeys(labels.SETS, ("accuracy", "rows")),
+    "taskmaster_tm4": ("exact", "calls"),
 }
 REFUSALS = ("refused", "answered", "correct")
 ROWS = {  # figure -> its row in the table
@@ -100,6 +106,9 @@ ROWS = {  # figure -> its row in the table
     "extraction": "extraction to JSON, all of it exact",
     "arithmetic": "sums with the calculator, right",
     **{f"needle_{chars}": f"a needle in {chars:,} characters" for chars in NEEDLE_CHARS},
+    **{name: f"{name}, exact label" for name in labels.SETS},
+    "receipts_sroie": "fields of receipts, F1",
+    "taskmaster_tm4": "next call of order dialogues, exact",
     **{name: refusals.MEASURES[name] for name in REFUSALS},
     "loops": "answers that end in a circle (less is better)",
     "distinct_2": "distinct-2 of the answers to these requests",
@@ -107,9 +116,10 @@ ROWS = {  # figure -> its row in the table
 
 
 def measure(
-    run: Path, settings: Settings, rows: int, bytes_per_file: int, say: Callable[[str], None] = print
+    run: Path, settings: Settings, rows: int, bytes_per_file: int, data: Path | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """The figures of every stage of `run` that left a model. rows: of each task. Raises SenryuError when none did."""
+    """The figures of every stage of `run` that left a model. rows: of each task; data: the bundle, whose tasks are measured
+    with it. Raises SenryuError when no stage did."""
     folders = {name: run / name / "model" for name in STAGES if (run / name / "model" / "config.json").exists()}
     if not folders:
         raise SenryuError("untrainable", why=f"{run} has no stage with a model; `senryu train all --out {run}` leaves them")
@@ -125,7 +135,7 @@ def measure(
         figures: dict[str, Figure] = {}
         if (run / "data" / "held_out.jsonl.xz").exists():
             figures["bits_per_byte"] = held_out_bits(folder, run / "data" / "held_out.jsonl.xz", bytes_per_file)
-        figures |= asyncio.run(_by_service(settings, folder, rows))
+        figures |= asyncio.run(_by_service(settings, folder, rows, data))
         trained = {key: _summary(run, name)[key] for key in ("tokens", "step", "seconds", "start")}
         document["stages"][name] = {"trained": trained, "figures": figures}
     return document
@@ -148,6 +158,12 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def starts(document: dict[str, Any]) -> str:
+    """A sentence for every stage that started from a model of another run; empty where none did."""
+    found = {STAGES[name]: stage["trained"]["start"] for name, stage in document["stages"].items()}
+    return "".join(f" {stage} started from {start}." for stage, start in found.items() if start not in ("seed", *STAGES))
+
+
 def _cell(name: str, figure: Figure | None) -> str:
     """As in 61 % (54-67) or 1.531 (1.49-1.57)."""
     if figure is None or figure["value"] is None:
@@ -168,6 +184,7 @@ def page(document: dict[str, Any], command: str) -> str:
         millions=f"{document['parameters'] / 1e6:.2f}",
         rows=document["rows"],
         date=document["date"],
+        starts=starts(document),
     )
 
 
@@ -175,8 +192,9 @@ PAGE = """# What each stage does
 
 One run, measured after each of its stages: recipe `{recipe}`, {millions} M parameters, {date}. In brackets intervals of 95 %:
 Wilson's for shares, a bootstrap over pairs for refusal correctness and over documents for bits per byte. {rows} rows of each
-task (for refusals pairs of an unsafe request and a benign twin with the same words), with tools, schemas and wordings that
-training never saw; answers are greedy, through the service, calls and JSON under their schemas.
+task (for refusals pairs of an unsafe request and a benign twin with the same words; five times as many of label tasks), all
+held back from training: generated ones have tools, schemas and wordings that it never saw. Answers are greedy, through the
+service, calls and JSON under their schemas.{starts}
 
 {table}
 

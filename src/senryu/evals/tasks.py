@@ -125,3 +125,9 @@ def sample(path: Path, limit: int | None, seed: int = 0) -> list[Row]:
     """The rows of a file; with `limit` a seeded sample."""
     rows = list(read_json_lines(path))
     return rows if limit is None or limit >= len(rows) else random.Random(seed).sample(rows, limit)
+
+
+async def measure(answers: Answers, data: Path, limit: int | None) -> dict[str, dict[str, Any]]:
+    """Receipts and order dialogues of the bundle in `data`; with `limit` a seeded sample of so many rows each."""
+    receipts, orders = (sample(data / "eval" / f"{name}.jsonl.xz", limit) for name in ("receipts_sroie", "taskmaster_tm4"))
+    return {"receipts_sroie": await fields(answers, receipts), "taskmaster_tm4": await next_calls(answers, orders)}

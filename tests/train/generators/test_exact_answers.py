@@ -8,7 +8,8 @@ import json
 import math
 import re
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import jsonschema
@@ -18,8 +19,9 @@ from test_generators import blocks, each, some
 from senryu.train.generators import Row
 from senryu.train.generators.arithmetic import evaluate
 from senryu.train.generators.common import banks
+from senryu.train.generators.copying import KINDS as COPIES
 from senryu.train.generators.retrieval import KINDS, SHORTEST, over_one_text
-from senryu.train.generators.tools import SCENARIOS, SIZES
+from senryu.train.generators.tools import ROUNDS, SCENARIOS, SIZES
 
 
 def said(row: Row, role: str) -> str:
@@ -344,7 +346,19 @@ def test_support_has_every_outcome() -> None:
 # Tools
 
 
+def rounds(row: Row) -> Iterator[Row]:
+    """The row cut into its requests, each with its `scenario`."""
+    ends = [at for at, _ in row["scenarios"][1:]] + [None]
+    for (first, scenario), end in zip(row["scenarios"], ends):
+        yield {**row, "scenario": scenario, "messages": row["messages"][first:end]}
+
+
 def check_tools(row: Row) -> None:
+    for each_round in rounds(row):
+        check_round(each_round)
+
+
+def check_round(row: Row) -> None:
     calls, asked = list(blocks(row, "tool_use")), said(row, "user")
     results = [json.loads(b["content"]) for b in blocks(row, "tool_result")]
     assert len(row["tools"]) in SIZES
@@ -378,8 +392,10 @@ test_arguments_come_from_what_was_asked = each("tools", check_tools)
 
 def test_tools_have_every_scenario_and_type() -> None:
     rows = some("tools", 9, count=500)
-    assert {row["scenario"] for row in rows} == set(SCENARIOS)
+    assert {scenario for row in rows for _, scenario in row["scenarios"]} == set(SCENARIOS)
     assert {len(row["tools"]) for row in rows} == set(SIZES)
+    assert {len(row["scenarios"]) for row in rows} == {n for counts in ROUNDS.values() for n in counts}
+    assert all(len(row["scenarios"]) == 1 for row in some("tools", 9, split="test", count=50))
     kinds = Counter(p["type"] for row in rows for t in row["tools"] for p in t["input_schema"]["properties"].values())
     assert set(kinds) == {"string", "integer", "number", "boolean", "array", "object"}
     assert any("enum" in p for row in rows for t in row["tools"] for p in t["input_schema"]["properties"].values())
@@ -387,7 +403,7 @@ def test_tools_have_every_scenario_and_type() -> None:
 
 
 def test_an_irrelevant_request_fits_no_tool() -> None:
-    for row in some("tools", 2, count=400):
+    for row in chain(*map(rounds, some("tools", 2, count=400))):
         if row["scenario"] == "irrelevant":
             words = set(re.findall(r"\w+", row["messages"][0]["content"].lower()))
             for each_tool in row["tools"]:
@@ -396,10 +412,38 @@ def test_an_irrelevant_request_fits_no_tool() -> None:
 
 
 def test_a_missing_argument_is_not_in_the_first_request() -> None:
-    for row in some("tools", 2, count=300):
+    for row in chain(*map(rounds, some("tools", 2, count=300))):
         if row["scenario"] == "missing":
             schema = {t["name"]: t["input_schema"] for t in row["tools"]}
             call = next(blocks(row, "tool_use"))
             question = row["messages"][1]["content"].lower()
             flat = {k: re.sub(r"_|(?=[A-Z])", " ", k).lower() for k in schema[call["name"]]["required"]}
             assert any(words in question for words in flat.values())
+
+
+# Copying
+
+
+def check_copy(row: Row) -> None:
+    (asked, answered), answer = (m["content"] for m in row["messages"]), row["answer"]
+    assert answered == answer
+    match row["kind"]:
+        case "repeat" | "noise" | "item":
+            assert answer in asked
+        case "json":
+            assert all(thing in asked for thing in json.loads(answer))
+        case "object" | "pick":
+            assert all(key.lower() in asked.lower() and value in asked for key, value in json.loads(answer).items())
+        case "without" | "reverse":
+            assert all(thing in asked for thing in answer.splitlines())
+        case "replace":
+            assert not set(answer.split()) - set(asked.split()) or answer not in asked
+
+
+test_copies_stand_in_their_prompts = each("copying", check_copy)
+
+
+def test_copies_are_of_every_kind() -> None:
+    rows = some("copying", 4, count=300)
+    assert {row["kind"] for row in rows} == set(COPIES)
+    assert max(len(row["answer"].split()) for row in rows if row["kind"] == "noise") > 60

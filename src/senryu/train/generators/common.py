@@ -78,6 +78,11 @@ class Talk:
         self._open = []
         return self
 
+    @property
+    def length(self) -> int:
+        """How many messages it has so far."""
+        return len(self._row["messages"])
+
     def row(self, **more: Any) -> Row:
         """The row; `more` is what a check or an evaluation needs to know beside it."""
         return {**self._row, **more}

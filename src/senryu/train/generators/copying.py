@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from senryu.train.generators.common import Row, Split, Talk, address, banks, capital, code, person, product, stream
+from senryu.train.generators.common import Row, Split, Talk, address, banks, capital, code, person, product, stream, word
 
+Maker = Callable[[random.Random, Split], str]
 LONGEST = 12  # things in a list
-KINDS = ("repeat", "json", "object", "item", "replace", "without", "reverse")
+LOUDEST = 90  # words that have nothing to do with each other: what comes next can only be looked up
+KINDS = {  # and their weights
+    "repeat": 1, "noise": 2, "json": 1, "object": 1, "pick": 2, "item": 1, "replace": 1, "without": 1, "reverse": 1
+}  # fmt: skip
 
 
 def rows(seed: int, split: Split = "train") -> Iterator[Row]:
@@ -22,7 +26,7 @@ def rows(seed: int, split: Split = "train") -> Iterator[Row]:
 
 def _row(draw: random.Random, split: Split) -> Row:
     bank = banks("copying", split)
-    kind = draw.choice(KINDS)
+    kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
     things = _things(draw, split, draw.randint(2, LONGEST))
     listed = draw.choice(bank["separators"]).join(things)
     at = draw.randrange(len(things))
@@ -35,6 +39,17 @@ def _row(draw: random.Random, split: Split) -> Row:
             pairs = dict(zip(keys, things))
             listed = draw.choice(("\n", "; ")).join(f"{capital(key)}: {thing}" for key, thing in pairs.items())
             values, answer = {}, json.dumps(pairs)
+        case "pick":
+            keys = _things(draw, split, len(things), (_key,))
+            pairs = dict(zip(keys, things))
+            said = [f"{key}{draw.choice((': ', ' = ', ' is '))}{pairs[key]}" for key in keys]
+            listed = draw.choice(("\n", "; ", ", ")).join(said)
+            wanted = draw.sample(keys, draw.randint(1, len(keys)))
+            values, answer = {"k": ", ".join(wanted)}, json.dumps({key: pairs[key] for key in wanted})
+        case "noise":
+            things = [draw.choice(_MAKERS)(draw, split).split()[-1] for _ in range(draw.randint(10, LOUDEST))]
+            listed = answer = draw.choice((" ", " ", ", ", "\n")).join(things)
+            values = {}
         case "item":
             listed = "\n".join(f"{number}. {thing}" for number, thing in enumerate(things, start=1))
             values, answer = {"n": str(at + 1)}, things[at]
@@ -47,17 +62,32 @@ def _row(draw: random.Random, split: Split) -> Row:
             values, answer = {}, "\n".join(reversed(things))
         case _:
             values, answer = {}, listed
-    prompt = draw.choice(bank[kind]).format(t=listed, **values)
+    prompt = draw.choice(bank["repeat" if kind == "noise" else kind]).format(t=listed, **values)
     return Talk("copying").user(prompt).say(answer).row(kind=kind, answer=answer)
 
 
-def _things(draw: random.Random, split: Split, count: int) -> list[str]:
-    """Different things, none of which is a part of another."""
-    makers = (person, address, product, lambda draw, split: code(draw), lambda draw, split: str(draw.randint(10, 99999)))
-    kinds = draw.choices(makers, k=draw.choice((1, 2, 3)))
+def _things(draw: random.Random, split: Split, count: int, makers: Sequence[Maker] = ()) -> list[str]:
+    """Different things, none of which is a part of another; of one to three kinds, or of what `makers` make."""
+    kinds = makers or draw.choices(_MAKERS, k=draw.choice((1, 2, 3)))
     out: list[str] = []
     while len(out) < count:
         made = draw.choice(kinds)(draw, split)
         if not any(made in other or other in made for other in out):
             out.append(made)
     return out
+
+
+def _key(draw: random.Random, split: Split) -> str:
+    """A field's name of one or two words: `colour`, `first_depot`, `amberRow`."""
+    form = draw.choice((("product",), ("colour", "product"), ("topic", "product")))
+    words = [word(draw, split, part).split()[-1].lower() for part in form]
+    return draw.choice(("_".join(words), words[0] + "".join(map(capital, words[1:]))))
+
+
+_MAKERS: tuple[Maker, ...] = (
+    person,
+    address,
+    product,
+    lambda draw, _: code(draw),
+    lambda draw, _: str(draw.randint(10, 99999)),
+)

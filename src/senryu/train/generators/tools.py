@@ -11,7 +11,8 @@ from typing import Any
 from senryu.train.generators import common
 from senryu.train.generators.common import Row, Split, Talk, banks, capital, code, listed
 
-SIZES = {1: 5, 5: 4, 20: 1}  # how many tools are in the list, and their weights: long lists have little that is answered
+SIZES = {1: 5, 5: 4, 20: 2}  # how many tools are in the list, and their weights
+ROUNDS = {1: (1, 2, 2, 3), 5: (1, 2, 3, 4), 20: (3, 4, 5, 6)}  # requests of a training row: the longer its list, the more
 SCENARIOS = {"call": 40, "calls": 20, "missing": 12, "irrelevant": 14, "error": 14}  # their weights
 KINDS = ("string", "string", "integer", "number", "boolean", "enum", "array", "object")
 
@@ -43,7 +44,10 @@ class Made:
 
 
 def rows(seed: int, split: Split = "train", *, size: int | None = None) -> Iterator[Row]:
-    """Rows without end. `size`: how many tools each has; 1, 5 or 20 by default."""
+    """Rows without end; `scenarios` beside the conversation says which begins at which message. A test row has one.
+
+    size: how many tools each row has; 1, 5 or 20 by default.
+    """
     return common.stream("tools", seed, split, lambda draw: _Maker(draw, split).row(size))
 
 
@@ -63,12 +67,15 @@ class _Maker:
         return text.replace(f" a {noun}", f" an {noun}") if noun[:1] in tuple("aeiou") else text
 
     def row(self, size: int | None) -> Row:
-        scenario = self.draw.choices(list(SCENARIOS), list(SCENARIOS.values()))[0]
         made = self.tools(size or self.draw.choices(list(SIZES), list(SIZES.values()))[0])
         system = self.pick("systems") if self.draw.random() < 0.5 else ""
         talk = Talk("tools", system, [each.entry for each in made])
-        getattr(self, f"_{scenario}")(talk, made)
-        return talk.row(scenario=scenario)
+        rounds = 1 if self.split == "test" else self.draw.choice(ROUNDS.get(len(made), (1,)))
+        scenarios = []
+        for scenario in self.draw.choices(list(SCENARIOS), list(SCENARIOS.values()), k=rounds):
+            scenarios.append((talk.length, scenario))
+            getattr(self, f"_{scenario}")(talk, made)
+        return talk.row(scenarios=scenarios)
 
     # Schemas
 
