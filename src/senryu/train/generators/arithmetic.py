@@ -7,8 +7,9 @@ import operator
 import random
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
-from senryu.train.generators.common import Row, Split, Talk, banks, stream, tool
+from senryu.train.generators.common import Row, Split, Talk, banks, capital, stream, tool
 
 LONGEST = 200  # characters of an expression that is still worked out
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -72,11 +73,21 @@ def _row(draw: random.Random, split: Split, digits: int | None, called: bool | N
     kind = draw.choice(list(FORMS))
     numbers = _numbers(draw, kind, digits or draw.choice((2, 3)))
     expression = FORMS[kind].format(**numbers)
-    said = {**numbers, "e": expression}
-    question = draw.choice(bank["symbols" if draw.random() < 0.4 else kind]).format(**said)
+    wording = draw.choice(bank["symbols" if draw.random() < 0.4 else kind])
+    question = wording.format(**numbers, e=expression, **_slots(draw, bank))
     answer = evaluate(expression)
     talk.user(question).call((name, {argument: expression})).results(answer)
     return talk.say(draw.choice(bank["results"]).format(r=answer)).row(expression=expression, answer=answer)
+
+
+def _slots(draw: random.Random, bank: dict[str, Any]) -> dict[str, str]:
+    """Words for the places of a wording, where the bank has such; W is w with a capital."""
+    if "slots" not in bank:
+        return {}
+    chosen = {key: draw.choice(words) for key, words in bank["slots"].items()}
+    box, boxes = draw.choice(list(bank["containers"].items()))
+    asked = {key: chosen[key].format(n=chosen["n"]) for key in ("count", "left")}
+    return {**chosen, **asked, "W": capital(chosen["w"]), "box": box, "boxes": boxes}
 
 
 def _numbers(draw: random.Random, kind: str, digits: int) -> dict[str, int]:

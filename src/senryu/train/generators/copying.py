@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from senryu.train.generators.common import Row, Split, Talk, address, banks, capital, code, person, product, stream, word
 
 Maker = Callable[[random.Random, Split], str]
-LONGEST = 12  # things in a list
+LONGEST = 16  # things in a list
+ALIKE = 0.5  # the share of rows whose things are easily taken for each other
 LOUDEST = 90  # words that have nothing to do with each other: what comes next can only be looked up
 KINDS = {  # and their weights
     "repeat": 1, "noise": 2, "json": 1, "object": 1, "pick": 2, "item": 1, "replace": 1, "without": 1, "reverse": 1
@@ -27,7 +28,8 @@ def rows(seed: int, split: Split = "train") -> Iterator[Row]:
 def _row(draw: random.Random, split: Split) -> Row:
     bank = banks("copying", split)
     kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
-    things = _things(draw, split, draw.randint(2, LONGEST))
+    makers = (_alike(draw, split),) if draw.random() < ALIKE else ()
+    things = _things(draw, split, draw.randint(2, LONGEST), makers)
     listed = draw.choice(bank["separators"]).join(things)
     at = draw.randrange(len(things))
     values: dict[str, str]
@@ -40,14 +42,14 @@ def _row(draw: random.Random, split: Split) -> Row:
             listed = draw.choice(("\n", "; ")).join(f"{capital(key)}: {thing}" for key, thing in pairs.items())
             values, answer = {}, json.dumps(pairs)
         case "pick":
-            keys = _things(draw, split, len(things), (_key,))
+            keys = _things(draw, split, len(things), makers or (_key,))
             pairs = dict(zip(keys, things))
             said = [f"{key}{draw.choice((': ', ' = ', ' is '))}{pairs[key]}" for key in keys]
             listed = draw.choice(("\n", "; ", ", ")).join(said)
             wanted = draw.sample(keys, draw.randint(1, len(keys)))
             values, answer = {"k": ", ".join(wanted)}, json.dumps({key: pairs[key] for key in wanted})
         case "noise":
-            things = [draw.choice(_MAKERS)(draw, split).split()[-1] for _ in range(draw.randint(10, LOUDEST))]
+            things = [draw.choice(makers or _MAKERS)(draw, split).split()[-1] for _ in range(draw.randint(10, LOUDEST))]
             listed = answer = draw.choice((" ", " ", ", ", "\n")).join(things)
             values = {}
         case "item":
@@ -75,6 +77,22 @@ def _things(draw: random.Random, split: Split, count: int, makers: Sequence[Make
         if not any(made in other or other in made for other in out):
             out.append(made)
     return out
+
+
+def _alike(draw: random.Random, split: Split) -> Maker:
+    """Things of the same few words and digits in different orders: one word back is not enough to know what comes next."""
+    pool = [
+        word(draw, split, key).split()[-1]
+        for key in ("last", "product", "topic", "colour", "city")
+        for _ in range(draw.randint(1, 2))
+    ]
+    joint = draw.choice((" ", "_", "-", ""))
+
+    def make(draw: random.Random, split: Split) -> str:
+        parts = draw.choices(pool, k=draw.randint(1, 3)) + [str(draw.randint(0, 99)) for _ in range(draw.randint(0, 2))]
+        return joint.join(parts)
+
+    return make
 
 
 def _key(draw: random.Random, split: Split) -> str:
