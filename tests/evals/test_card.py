@@ -107,6 +107,12 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     assert "c/d" not in credits
 
 
+def test_a_set_where_the_commonest_label_does_as_well_is_named(measured: dict[str, Any]) -> None:
+    assert card.beaten(measured) == ""
+    measured["labels"]["clinc150"]["commonest"] = 0.49
+    assert "little about `clinc150`:" in card.beaten(measured)
+
+
 def test_generated_tasks_stand_on_the_card_once_they_were_measured(measured: dict[str, Any]) -> None:
     assert card.generated_text(measured) == ""
     text = card.generated_text(measured | {"generated": {"needle_4000": {"rows": 50, "exact": 0.5}}})

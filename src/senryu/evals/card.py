@@ -52,6 +52,12 @@ def labels_table(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def beaten(measured: dict[str, Any]) -> str:
+    """A sentence on label sets where the model is hardly better than always giving the commonest label; empty without any."""
+    names = " and ".join(f"`{name}`" for name, r in measured["labels"].items() if r["accuracy"] < r["commonest"] + 0.02)
+    return f"\nAccuracy says little about {names}: always giving the commonest label does as well." if names else ""
+
+
 def tasks_text(measured: dict[str, Any]) -> str:
     """Extraction and calls, in two sentences."""
     receipts, orders = measured["tasks"]["receipts_sroie"], measured["tasks"]["taskmaster_tm4"]
@@ -88,11 +94,15 @@ def needles_text(measured: dict[str, Any]) -> str:
         return ""
     found = measured["needles"]
     head = (
-        f"Finding things in long texts, greedily through the service, {found['texts']} texts of each length. Every text has "
+        f"Finding things in long texts, greedily through the service, {_texts(found['texts'])} of each length. Every text has "
         "a needle at each tenth of its depth and chains of variables; it stands first, and each question asks for one needle, "
         "for two, or for the end of a chain, in wordings that training never saw. Tokens count prompt and answer together:"
     )
     return "\n".join(("\n", head, "", needles.table(found)))
+
+
+def _texts(count: int) -> str:
+    return "one text" if count == 1 else f"{count} texts"
 
 
 def advertised(measured: dict[str, Any]) -> str:
@@ -142,6 +152,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "parameters": f"{pretrain['parameters'] / 1e6:.1f}",
         "bits_table": bits_table(measured),
         "labels_table": labels_table(measured),
+        "beaten": beaten(measured),
         "tasks": tasks_text(measured) + generated_text(measured) + refusals_text(measured),
         "needles": needles_text(measured),
         "advertised": advertised(measured),
