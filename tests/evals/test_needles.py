@@ -144,7 +144,7 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, monkeypatch: p
     assert needles.sentence(found) in capsys.readouterr().out
     text = card.needles_text({"needles": found})
     assert needles.table(found) in text
-    assert "1 texts of each length" in text
+    assert "one text of each length" in text
     assert card.advertised({"needles": found}) == needles.sentence(found)
     assert "not measured" in card.advertised({})
     with pytest.raises(SystemExit, match="error: 900000 tokens are more than the model's window"):
