@@ -19,7 +19,6 @@ from test_generators import blocks, each, some
 from senryu.train.generators import Row
 from senryu.train.generators.arithmetic import evaluate
 from senryu.train.generators.common import banks
-from senryu.train.generators.copying import KINDS as COPIES
 from senryu.train.generators.retrieval import KINDS, SHORTEST, over_one_text
 from senryu.train.generators.tools import ROUNDS, SCENARIOS, SIZES
 
@@ -419,31 +418,3 @@ def test_a_missing_argument_is_not_in_the_first_request() -> None:
             question = row["messages"][1]["content"].lower()
             flat = {k: re.sub(r"_|(?=[A-Z])", " ", k).lower() for k in schema[call["name"]]["required"]}
             assert any(words in question for words in flat.values())
-
-
-# Copying
-
-
-def check_copy(row: Row) -> None:
-    (asked, answered), answer = (m["content"] for m in row["messages"]), row["answer"]
-    assert answered == answer
-    match row["kind"]:
-        case "repeat" | "noise" | "item":
-            assert answer in asked
-        case "json":
-            assert all(thing in asked for thing in json.loads(answer))
-        case "object" | "pick":
-            assert all(key.lower() in asked.lower() and value in asked for key, value in json.loads(answer).items())
-        case "without" | "reverse":
-            assert all(thing in asked for thing in answer.splitlines())
-        case "replace":
-            assert not set(answer.split()) - set(asked.split()) or answer not in asked
-
-
-test_copies_stand_in_their_prompts = each("copying", check_copy)
-
-
-def test_copies_are_of_every_kind() -> None:
-    rows = some("copying", 4, count=300)
-    assert {row["kind"] for row in rows} == set(COPIES)
-    assert max(len(row["answer"].split()) for row in rows if row["kind"] == "noise") > 60
