@@ -145,6 +145,7 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, monkeypatch: p
     text = card.needles_text({"needles": found})
     assert needles.table(found) in text
     assert "one text of each length" in text
+    assert card.needle_options({"needles": found}) == "--tokens 2000 4000 --rows 1"
     assert card.advertised({"needles": found}) == needles.sentence(found)
     assert "not measured" in card.advertised({})
     with pytest.raises(SystemExit, match="error: 900000 tokens are more than the model's window"):

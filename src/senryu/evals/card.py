@@ -105,6 +105,12 @@ def _texts(count: int) -> str:
     return "one text" if count == 1 else f"{count} texts"
 
 
+def needle_options(measured: dict[str, Any]) -> str:
+    """The options with which the needles were measured, or those that somebody may begin with."""
+    found = measured.get("needles", {"texts": 1, "lengths": [{"tokens": tokens} for tokens in needles.LENGTHS]})
+    return f"--tokens {' '.join(str(entry['tokens']) for entry in found['lengths'])} --rows {found['texts']}"
+
+
 def advertised(measured: dict[str, Any]) -> str:
     """The length that may be advertised, in a sentence."""
     if "needles" not in measured:
@@ -155,6 +161,7 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "beaten": beaten(measured),
         "tasks": tasks_text(measured) + generated_text(measured) + refusals_text(measured),
         "needles": needles_text(measured),
+        "needle_options": needle_options(measured),
         "advertised": advertised(measured),
         "dialogues": dialogues(measured),
         "stages": stage_lines(run),

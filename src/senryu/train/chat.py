@@ -28,7 +28,7 @@ _PROMPTS = tomllib.loads((Path(__file__).parent.parent / "evals" / "prompts.toml
 INTENT_SOURCES = ("banking77", "clinc150")
 # Intents of hwu64 that nothing in clinc150 is: there they are out of scope, of which it has few rows of its own.
 OUT_OF_SCOPE = (
-    "general_quirky", "qa_factoid", "qa_stock", "news_query", "social_post", "social_query", "email_query",
+    "qa_factoid", "qa_stock", "news_query", "social_post", "social_query", "email_query",
     "email_querycontact", "email_sendemail", "email_addcontact", "recommendation_movies", "recommendation_events",
     "play_podcasts", "play_radio", "play_audiobook", "play_game", "iot_coffee", "iot_cleaning", "audio_volume_other",
     "takeaway_query", "transport_ticket",

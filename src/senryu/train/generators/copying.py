@@ -89,8 +89,9 @@ def _alike(draw: random.Random, split: Split) -> Maker:
     joint = draw.choice((" ", "_", "-", ""))
 
     def make(draw: random.Random, split: Split) -> str:
-        parts = draw.choices(pool, k=draw.randint(1, 3)) + [str(draw.randint(0, 99)) for _ in range(draw.randint(0, 2))]
-        return joint.join(parts)
+        words = draw.choices(pool, k=draw.randint(1, 3))
+        least = 1 if len(words) == 1 else 0  # a bare word of the pool would rule out all things that hold it
+        return joint.join(words + [str(draw.randint(0, 99)) for _ in range(draw.randint(least, 2))])
 
     return make
 
