@@ -34,6 +34,15 @@ def test_parts_of_a_batch_are_the_batch(objective: PackedRows, recipe: Recipe, d
         assert [cursor.row for cursor in cursors] == [row + 4] * 2
 
 
+def test_rows_come_again_all_of_them_in_another_order(objective: PackedRows, recipe: Recipe) -> None:
+    progress = Progress(decaying=True)  # whole rows
+    walked = [tuple(row) for _ in range(5) for row in objective.batch(Net(recipe.net), progress, Part())[0].tolist()]
+    laps = [walked[at : at + 5] for at in range(0, 20, 5)]
+    assert laps[0] == [tuple(row) for row in objective.rows.tolist()]
+    assert all(set(lap) == set(laps[0]) for lap in laps)
+    assert len({tuple(lap) for lap in laps}) > 1
+
+
 def test_processes_that_cannot_share_a_batch_are_told_how_many_can(objective: PackedRows, recipe: Recipe) -> None:
     with pytest.raises(RecipeError, match="3 processes cannot share a batch of 4 rows"):
         objective.batch(Net(recipe.net), Progress(), Part(0, 3))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 QUERY_BLOCK = 256  # queries per attention call: keys outside their window are never touched
+PAIRS = 2**30  # of a query and a key, a byte each for a moment
 Sight = Tensor | BlockMask  # what attention is told about documents: their numbers [batch, length], or a mask made of them
 
 
@@ -28,8 +29,9 @@ def sight_of(document: Tensor, window: int | None) -> Sight:
 
 def mask_of(document: Tensor, window: int | None) -> BlockMask:
     """`sees` for the fused kernel: blocks of 128 x 128 that are empty are skipped, those that are full need no mask."""
-    make: Any = _compiled(create_block_mask) if document.is_cuda else create_block_mask  # uncompiled it writes out every pair
     batch, length = document.shape
+    # uncompiled it writes out every pair, which takes less time than compiling where they are few
+    make: Any = _compiled(create_block_mask) if document.is_cuda and batch * length**2 > PAIRS else create_block_mask
 
     def mask(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return sees(query, key, document[b, query], document[b, key], window)

@@ -77,7 +77,7 @@ def make_data(run: Run, net: Net, key: str = "") -> dict[str, Any]:
     def answer(batch: Sequence[Prompt]) -> list[str]:
         ids = [tokenizer.encode(_rendered(prompt), add_special_tokens=False).ids for prompt in batch]
         limits: dict[str, Any] = {"max_tokens": options.max_tokens, "temperature": options.temperature}
-        said = sample(net, ids, seed=seed, stop_ids=(END,), **limits)
+        said = sample(net, ids, seed=seed, stop_ids=(END,), at_once=len(ids) if device.kind == "cuda" else 64, **limits)
         return [tokenizer.decode(ids, skip_special_tokens=True) for ids in said]
 
     endpoint = Endpoint(options.endpoint, options.model, key) if options.judge == "endpoint" else None

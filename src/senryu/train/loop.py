@@ -71,6 +71,7 @@ class _Run:
         net.to(options.device.name)
         net.drop(stage.dropout)
         if options.device.compile:
+            torch.compiler.reset()  # what an earlier stage compiled is of no use, and would count towards the compiler's limit
             net.compile(dynamic=False)
         self.optimisers = Optimisers(net, stage, options.device.dtype)
         self.progress, self.schedule = Progress(), Schedule(stage.tokens, stage.decay_tokens, stage.warmup_tokens)
@@ -83,6 +84,7 @@ class _Run:
         self.step = parallel.shared(parallel.Step(net, objective), options.part)
         self.started = time.monotonic() - self.progress.seconds
         self.durations: deque[float] = deque(maxlen=20)  # of the last steps, in seconds
+        self.first: tuple[int, float] | None = None  # the step and the seconds behind this call's first one, which compiles
 
     def run(self) -> Progress:
         """Steps until the schedule's end, or until the options say stop."""
@@ -113,6 +115,7 @@ class _Run:
         progress.step += 1
         progress.tokens += self.stage.batch_tokens
         progress.seconds = parallel.agreed(time.monotonic() - self.started, options.part, options.device)
+        self.first = self.first or (progress.step, progress.seconds)
         report = self._report(loss)
         if progress.step % LOG_EVERY == 0 or progress.step <= LOG_EVERY:
             speed = round(report.tokens_per_second, 1)
@@ -157,14 +160,16 @@ class _Run:
         return whole
 
     def _decay_when_due(self, log: Log) -> None:
-        """With a time budget, fix the total as soon as the stable part's time is over; the decay keeps its share of tokens."""
-        stage, options, progress, schedule = self.stage, self.options, self.progress, self.schedule
-        share = stage.decay_tokens / stage.tokens
-        decay_time = share * (LONG_ROWS if stage.decay_sequence > stage.sequence else 1.0)
-        stable_time = (1 - share) / (1 - share + decay_time)
-        if options.minutes is not None and progress.seconds >= options.minutes * 60 * stable_time and progress.step > 0:
-            decay = max(round(progress.tokens * share / (1 - share) / stage.batch_tokens), 1) * stage.batch_tokens
-            self.schedule = Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
+        """With a time budget, fix the total when the decay, with its share of the tokens, will take the time that is left."""
+        stage, minutes, progress, schedule = self.stage, self.options.minutes, self.progress, self.schedule
+        if minutes is not None and self.first is not None:
+            share = stage.decay_tokens / stage.tokens
+            steps = max(round(progress.tokens * share / (1 - share) / stage.batch_tokens), 1)
+            taken, seconds = progress.step - self.first[0], progress.seconds - self.first[1]
+            pace = (LONG_ROWS if stage.decay_sequence > stage.sequence else 1.0) * seconds / max(taken, 1)
+            if minutes * 60 - progress.seconds <= steps * pace:
+                decay = steps * stage.batch_tokens
+                self.schedule = Schedule(min(progress.tokens + decay, schedule.tokens), decay, schedule.warmup_tokens)
         if progress.tokens >= self.schedule.decay_start:
             self._save("stable.pt")
             progress.decaying = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -57,11 +58,18 @@ class Objective(Protocol):
         ...
 
 
+@lru_cache(maxsize=2)
+def _order(rows: int, lap: int) -> np.ndarray:
+    """The order in which rows are walked the `lap`-th time; the first is the one in which they lie."""
+    return np.arange(rows) if lap == 0 else np.random.default_rng(lap).permutation(rows)
+
+
 @dataclass(frozen=True)
 class PackedRows:
     """Next-token prediction on packed rows: pretraining, fine-tuning, long rows.
 
-    rows: uint16 [n, decay_sequence], walked in order and around; before the decay each is cut into rows of `sequence`.
+    rows: uint16 [n, decay_sequence], walked in order, then again and again in new orders; before the decay each is cut into
+    rows of `sequence`.
     assistant_only: count only what an assistant says, and plain documents (`pack.targets`).
     """
 
@@ -74,7 +82,8 @@ class PackedRows:
         count = self.stage.batch_tokens // self.stage.decay_sequence
         cursor = np.arange(progress.row, progress.row + count)[part.of(count)]
         progress.row += count
-        picked = self.rows[cursor % len(self.rows)]
+        lap, at = np.divmod(cursor, len(self.rows))
+        picked = self.rows[[_order(len(self.rows), int(n))[i] for n, i in zip(lap, at, strict=True)]]
         picked = picked.reshape(-1, self.stage.decay_sequence if progress.decaying else self.stage.sequence)
         wanted = targets(picked, assistant_only=self.assistant_only)
         return [torch.from_numpy(a) for a in (picked.astype(np.int64), document_numbers(picked), wanted)]

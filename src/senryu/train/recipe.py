@@ -108,7 +108,7 @@ class StageRecipe:
     """One training stage. Learning rates are peaks: `lr_matrix` for Muon, `lr_vector` for AdamW."""
 
     tokens: int  # tokens trained on, decay included
-    prepare_tokens: int  # tokens of data prepared; at least `tokens`, more so that a later run can go on
+    prepare_tokens: int  # tokens of data prepared; where `tokens` are more, rows come again, in a new order each time
     decay_tokens: int  # the last part, with a linearly falling learning rate
     warmup_tokens: int
     batch_tokens: int
@@ -226,8 +226,6 @@ def _stage(name: str, table: dict[str, Any], where: str) -> StageRecipe:
             raise RecipeError(f"{where}: {row} = {length} must divide decay_sequence and batch_tokens; change one of them")
     if not 0 <= stage.dropout < 1:
         raise RecipeError(f"{where}: dropout = {stage.dropout:g} is no share to leave out; use 0 or more, below 1")
-    if stage.prepare_tokens < stage.tokens:
-        raise RecipeError(f"{where}: prepare_tokens is below tokens; raise it")
     return stage
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,14 +41,11 @@ def sample(
     seed: int,
     stop_ids: Collection[int],
     top_p: float = 1.0,
+    at_once: int = 64,
 ) -> list[list[int]]:
     """The ids of `draw`'s answers; one that ended has its stop id as the last."""
-    return [
-        answer.ids
-        for answer in draw(
-            net, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop_ids, top_p=top_p
-        )
-    ]
+    limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "at_once": at_once}
+    return [answer.ids for answer in draw(net, prompts, seed=seed, stop_ids=stop_ids, **limits)]
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from senryu.train.constitution.judge import Answer, Critique, Judge, Prompt
 from senryu.train.constitution.training import Outcome, Pair, preference_rows, sft_rows
 from senryu.train.generators.refusal import declines
 
-ANSWERED_AT_ONCE = 64
+ANSWERED_AT_ONCE = 256
 HELPERS = ("smalltalk", "tools", "support", "extraction", "arithmetic")
 
 
