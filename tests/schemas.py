@@ -36,7 +36,7 @@ class Maker:
 
     def number(self, _: int) -> Schema:
         low, edge = self.draw.randint(-50, 50) / 2, self.draw.choice(["minimum", "exclusiveMinimum"])
-        # without multipleOf a number may have any number of digits, and nano never stops at temperature 1
+        # without multipleOf a number may have any number of digits, and mini never stops at temperature 1
         return {"type": "number", edge: low, "maximum": low + self.draw.randint(1, 99), "multipleOf": 0.25}
 
     def choice(self, _: int) -> Schema:

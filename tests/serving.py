@@ -26,9 +26,9 @@ from senryu.engine.interface import TokenRequest
 from senryu.model.template import ChatTemplate
 from senryu.model.tokenizer import Tokenizer
 from senryu.service.limits import Limits
-from senryu.service.registry import NANO, LoadedModel, Registry
+from senryu.service.registry import MINI, LoadedModel, Registry
 
-TEMPLATE = Path(senryu.models.__path__[0]) / "nano" / "chat_template.jinja"
+TEMPLATE = Path(senryu.models.__path__[0]) / "mini" / "chat_template.jinja"
 SPECIALS = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tools|>", "<|call|>", "<|result|>"]
 END = SPECIALS.index("<|end|>")
 Reply = Callable[[TokenRequest], Sequence[int]]
@@ -70,7 +70,7 @@ def says(text: str) -> Reply:
 
 
 def scripted_model(
-    reply: Reply | None = None, *, limits: Limits | None = None, name: str = NANO, **options: object
+    reply: Reply | None = None, *, limits: Limits | None = None, name: str = MINI, **options: object
 ) -> LoadedModel:
     """A model that answers by `reply`; without one it invents text and never ends by itself. `options` are FakeEngine's."""
     how = {"grammars": GRAMMARS, "tokens": range(len(SPECIALS), len(SPECIALS) + 256)} | options

@@ -61,7 +61,7 @@ def params(number: int) -> dict[str, object]:
     """One of ten is wrong."""
     text = {"role": "user", "content": f"{number:08d}"}
     wrong = {"top_k": -1} if number % 10 == 9 else {}
-    return {"model": "senryu-nano", "max_tokens": 20, "messages": [text], "system": "x" * (number % 3), **wrong}
+    return {"model": "senryu-mini", "max_tokens": 20, "messages": [text], "system": "x" * (number % 3), **wrong}
 
 
 def ended(url: str, id: str) -> dict[str, object] | None:

@@ -127,7 +127,7 @@ def test_a_stream_is_that_of_the_messages_api(url: str, text: str) -> None:
         MODEL,
         MODEL.replace(":", "%3A"),
         f"us.{MODEL}",
-        "senryu-nano",
+        "senryu-mini",
         f"arn:aws:bedrock:us-east-1::foundation-model/{MODEL}",
         f"{ACCOUNT}:inference-profile%2Fus.{MODEL}".replace(":", "%3A"),
     ],

@@ -27,7 +27,7 @@ def block(text: str, marker: dict[str, str] | None = None) -> dict[str, Any]:
 
 
 def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"model": "senryu-nano", "messages": [{"role": "user", "content": list(blocks)}], **fields}
+    return {"model": "senryu-mini", "messages": [{"role": "user", "content": list(blocks)}], **fields}
 
 
 def ask(url: str, *blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def sized(model: LoadedModel, tokens: int) -> str:
     """A first block that ends after exactly so many tokens."""
 
     def end(text: str) -> int:
-        turn = Turn("senryu-nano", (Message("user", (Text(text), Text("Define it."))),), 8)
+        turn = Turn("senryu-mini", (Message("user", (Text(text), Text("Define it."))),), 8)
         return encode(model, turn, {}).positions[0].end
 
     text = " river" * tokens
@@ -177,9 +177,9 @@ def sized(model: LoadedModel, tokens: int) -> str:
 @pytest.mark.skipif(kernels.available()[0] == "numpy", reason="too long without compiled kernels")
 def test_the_bundled_model_caches_from_2048_tokens(tmp_path: Path, kept_kernels: Path) -> None:
     settings = replace(load_settings({"SENRYU_HOME": str(tmp_path)}), kv_cache_gb=0.1, kv_spill_gb=0.0)
-    nano = load_model(settings, "nano")
-    with serving(nano) as url:
-        short, long = sized(nano, 2047), sized(nano, 2048)
+    mini = load_model(settings, "mini")
+    with serving(mini) as url:
+        short, long = sized(mini, 2047), sized(mini, 2048)
         tail = block("Define it.")
         plain = ask(url, block(short), tail)
         assert [counts(ask(url, block(short, FIVE), tail)["usage"])[:3] for _ in range(2)] == [(0, 0, 0)] * 2

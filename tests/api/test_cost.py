@@ -23,7 +23,7 @@ TOOL = {"name": "pick", "input_schema": {"type": "object", "properties": {"a": {
 
 
 def body(text: str = "Hi", **fields: Any) -> dict[str, Any]:
-    return {"model": "senryu-nano", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **fields}
+    return {"model": "senryu-mini", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def counts(usage: dict[str, Any]) -> dict[str, int]:

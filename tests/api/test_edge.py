@@ -10,7 +10,7 @@ import pytest
 
 from serving import says, scripted_model, serving
 
-BODY = {"model": "senryu-nano", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
+BODY = {"model": "senryu-mini", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
 VERSION = {"anthropic-version": "2023-06-01"}
 
 

@@ -227,7 +227,7 @@ def test_keys_have_files_of_their_own(url: str) -> None:
     assert get(url, f"/v1/files/{file['id']}", theirs).status_code == 404
     assert get(url, "/v1/files", theirs).json()["data"] == []
     assert httpx.delete(f"{url}/v1/files/{file['id']}", headers=theirs).status_code == 404
-    body = {"model": "senryu-nano", "max_tokens": 64}
+    body = {"model": "senryu-mini", "max_tokens": 64}
     body["messages"] = [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": file["id"]}}]}]
     assert httpx.post(url + "/v1/messages", json=body, headers=ours).status_code == 200
     assert httpx.post(url + "/v1/messages", json=body, headers=theirs).status_code == 404
@@ -239,7 +239,7 @@ def test_a_message_cites_a_file(url: str) -> None:
         pages = pdf(["Nothing here."], ["Look outside.", "The grass is green."])
         facts = client.files.upload(file=("facts.txt", b"So it is: the grass is green.", "text/plain"))
         leaf = client.files.upload(file=("leaf.pdf", pages, "application/pdf"))
-        asked: Any = {"model": "senryu-nano", "max_tokens": 64}
+        asked: Any = {"model": "senryu-mini", "max_tokens": 64}
         for file, place in (
             (facts, {"type": "char_location", "start_char_index": 0, "end_char_index": 29}),
             (leaf, {"type": "page_location", "start_page_number": 2, "end_page_number": 3}),

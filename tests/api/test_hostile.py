@@ -21,7 +21,7 @@ from senryu.errors import SenryuError
 from serving import says, scripted_model, serving, serving_with
 
 VERSION = {"anthropic-version": "2023-06-01"}
-HELLO: dict[str, Any] = {"model": "nano", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+HELLO: dict[str, Any] = {"model": "mini", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture(scope="module")

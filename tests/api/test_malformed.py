@@ -17,7 +17,7 @@ from serving import idle, says, scripted_model, serving
 
 VERSION = {"anthropic-version": "2023-06-01"}
 GOOD: dict[str, Any] = {
-    "model": "senryu-nano",
+    "model": "senryu-mini",
     "max_tokens": 4,
     "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
     "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "assistant", "content": "y"}],
@@ -39,7 +39,7 @@ CITATION = {
     "end_char_index": 1,
 }
 RICH: dict[str, Any] = {  # every field and kind of block
-    "model": "senryu-nano",
+    "model": "senryu-mini",
     "max_tokens": 4,
     "tools": [
         {
@@ -210,7 +210,7 @@ def test_afterwards_nothing_is_held(served: tuple[httpx.Client, LoadedModel]) ->
         json.dumps(GOOD | {"max_tokens": 10**300}).encode(),
         json.dumps(GOOD | {"temperature": math.nan}).encode(),
         json.dumps(GOOD | {"top_k": math.inf}).encode(),
-        json.dumps(GOOD).encode()[:-1] + b', "model": "senryu-nano"}',
+        json.dumps(GOOD).encode()[:-1] + b', "model": "senryu-mini"}',
         json.dumps(GOOD | {"messages": [{"role": "user", "content": "\ud800"}]}).encode(),
     ],
 )

@@ -25,7 +25,7 @@ VERSION = {"anthropic-version": "2023-06-01"}
 
 
 def body(**fields: Any) -> dict[str, Any]:
-    return {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return {"model": "senryu-mini", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], **fields}
 
 
 def post(url: str, path: str = "/v1/messages", **fields: Any) -> httpx.Response:
@@ -132,7 +132,7 @@ def test_max_tokens(url: str) -> None:
 def test_count_tokens_equals_usage(url: str) -> None:
     asked = {"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "We"}]}
     message = post(url, **asked).json()
-    counted = httpx.post(url + "/v1/messages/count_tokens", json={"model": "senryu-nano", **asked}, headers=VERSION)
+    counted = httpx.post(url + "/v1/messages/count_tokens", json={"model": "senryu-mini", **asked}, headers=VERSION)
     assert counted.json() == {"input_tokens": message["usage"]["input_tokens"]}
 
 
@@ -294,7 +294,7 @@ def test_an_engine_that_has_failed_shows_in_health_and_in_every_answer(caplog: p
         assert (health.status_code, health.json()["type"]) == (503, "error")
         assert health.json()["error"] == {
             "type": "api_error",
-            "message": "senryu-nano answers no more: its engine has failed. The server's log says more; restart the server.",
+            "message": "senryu-mini answers no more: its engine has failed. The server's log says more; restart the server.",
         }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from serving import says, scripted_model, serving
 
-HAIKU, NANO = "claude-3-5-haiku-20241022", "senryu-nano"
+HAIKU, MINI = "claude-3-5-haiku-20241022", "senryu-mini"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def ids(client: httpx.Client, **query: Any) -> tuple[list[str], bool]:
 
 
 def test_pages(client: httpx.Client) -> None:
-    assert ids(client) == (["third", NANO, HAIKU], False)
-    assert ids(client, limit=2) == (["third", NANO], True)
-    assert ids(client, limit=2, after_id=NANO) == ([HAIKU], False)
-    assert ids(client, limit=1, before_id=HAIKU) == ([NANO], True)
+    assert ids(client) == (["third", MINI, HAIKU], False)
+    assert ids(client, limit=2) == (["third", MINI], True)
+    assert ids(client, limit=2, after_id=MINI) == ([HAIKU], False)
+    assert ids(client, limit=1, before_id=HAIKU) == ([MINI], True)
     assert ids(client, after_id=HAIKU) == ([], False)
 
 
@@ -67,6 +67,6 @@ def test_refusals(client: httpx.Client, path: str, status: int, message: str) ->
 
 def test_the_version_is_required(client: httpx.Client) -> None:
     """Without any header of the Claude API the caller is one of OpenAI's."""
-    for path in ("/v1/models", f"/v1/models/{NANO}"):
+    for path in ("/v1/models", f"/v1/models/{MINI}"):
         response = httpx.get(client.base_url.join(path), headers={"x-api-key": "any"})
         assert response.json()["error"]["message"] == "anthropic-version: header is required"

@@ -145,7 +145,7 @@ def test_the_lenient_profile_says_what_it_passed_over() -> None:
 
 def test_models(http: httpx.Client) -> None:
     models = {model["id"]: model for model in http.get("/models").json()["data"]}
-    assert set(models) == {SLUG, "senryu-nano"}
+    assert set(models) == {SLUG, "senryu-mini"}
     assert http.get("/models/user").json() == http.get("/models").json()  # nobody rules out any
     haiku = models[SLUG]
     assert (haiku["canonical_slug"], haiku["context_length"]) == (DATED, 200_000)

@@ -73,7 +73,7 @@ def test_counting_tells_it_too(lenient: str) -> None:
 
 
 def test_nothing_ignored_is_no_header(lenient: str) -> None:
-    plain = {"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    plain = {"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
     assert "senryu-ignored" not in post(lenient, plain).headers
 
 
@@ -95,7 +95,7 @@ def test_what_a_user_says_is_never_dropped(lenient: str, block: dict[str, Any], 
 
 
 def test_the_faithful_profile_refuses_an_unknown_beta() -> None:
-    plain = {"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    plain = {"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
     with serving(scripted_model(says("x"))) as url:
         assert post(url, plain, headers=BETAS[1:]).status_code == 200
         response = post(url, plain, headers=BETAS)
@@ -114,7 +114,7 @@ def test_every_key_has_caches_of_its_own() -> None:
         salts.append(request.salt)
         return [END]
 
-    plain = {"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    plain = {"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
     with serving(scripted_model(reply)) as url:
         for headers in (
             [],
@@ -130,7 +130,7 @@ def test_every_key_has_caches_of_its_own() -> None:
 
 
 def test_routes_under_anthropic_and_completions(lenient: str) -> None:
-    plain = {"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    plain = {"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
     assert post(lenient, plain, "/anthropic/v1/messages").status_code == 200
     assert httpx.get(lenient + "/anthropic/v1/models", headers=VERSION).status_code == 200
     lost = post(lenient, plain, "/anthropic/v2")
@@ -139,7 +139,7 @@ def test_routes_under_anthropic_and_completions(lenient: str) -> None:
         {"type": "not_found_error", "message": "Not found: POST /anthropic/v2"},
     )
     old = post(
-        lenient, {"model": "senryu-nano", "prompt": "\n\nHuman: x\n\nAssistant:", "max_tokens_to_sample": 1}, "/v1/complete"
+        lenient, {"model": "senryu-mini", "prompt": "\n\nHuman: x\n\nAssistant:", "max_tokens_to_sample": 1}, "/v1/complete"
     )
     assert (old.status_code, old.json()["error"]) == (
         400,

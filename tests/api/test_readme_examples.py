@@ -14,7 +14,7 @@ CALL, RESULT = SPECIALS.index("<|call|>"), SPECIALS.index("<|result|>")
 
 
 def reply(request: TokenRequest) -> list[int]:
-    """What a better model than nano would say."""
+    """What a better model than mini would say."""
     prompt = TOKENIZER.decode(request.ids)
     if "get_weather" in prompt and RESULT not in request.ids:
         return [CALL, *TOKENIZER.encode('{"name": "get_weather", "arguments": {"city": "Paris"}}'), END]

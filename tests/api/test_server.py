@@ -77,7 +77,7 @@ def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def stream(url: str, max_tokens: int) -> Iterator[dict[str, object]]:
-    body = {"model": "senryu-nano", "max_tokens": max_tokens, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    body = {"model": "senryu-mini", "max_tokens": max_tokens, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
     with httpx.stream(
         "POST", url + "/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"}, timeout=60
     ) as answer:

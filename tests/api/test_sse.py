@@ -31,11 +31,11 @@ from senryu.types import (
 )
 from serving import scripted_model, serving
 
-BODY = {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
+BODY = {"model": "senryu-mini", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
 VERSION = {"anthropic-version": "2023-06-01"}
 BEGUN = Usage(input_tokens=5, cache_write_5m=2048, cache_write_1h=4096, cache_read=1024, output_tokens=1)
 ENDED = Usage(input_tokens=5, cache_write_5m=2048, cache_write_1h=4096, cache_read=1024, output_tokens=42)
-STARTED = Started("msg_1", "senryu-nano", BEGUN)
+STARTED = Started("msg_1", "senryu-mini", BEGUN)
 CITED = Citation("char_location", "green", 0, 9, 14, "Grass")
 LOOK = ToolUse("toolu_1", "look", {"x": 1, "y": "漢"})
 FINISHED = Finished("tool_use", None, ENDED)
@@ -127,7 +127,7 @@ MESSAGE: dict[str, Any] = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
-    "model": "senryu-nano",
+    "model": "senryu-mini",
     "content": [],
     "stop_reason": None,
     "stop_sequence": None,
@@ -253,7 +253,7 @@ def test_a_refusal_before_the_start_is_no_stream(served: tuple[str, Script]) -> 
 )
 def test_diagnostics_where_they_were_asked_for(served: tuple[str, Script], miss: CacheMiss | None, diagnostics: Any) -> None:
     url, script = served
-    script.events = [Started("msg_1", "senryu-nano", BEGUN, miss), FINISHED]
+    script.events = [Started("msg_1", "senryu-mini", BEGUN, miss), FINISHED]
     asked = {"diagnostics": {"previous_message_id": "msg_0"}}
     assert post(url, **asked).json()["diagnostics"] == diagnostics
     assert script.turns[-1].diagnose == "msg_0"
@@ -282,7 +282,7 @@ def test_the_sdk_reads_the_stream_back_to_the_message(served: tuple[str, Script]
     ]  # fmt: skip
     script.events = [*cited]
     with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, _strict_response_validation=True) as client:
-        asked: Any = {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
+        asked: Any = {"model": "senryu-mini", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]}
         message = client.messages.create(**asked)
         with client.messages.stream(**asked) as stream:
             seen = [event.type for event in stream]

@@ -37,7 +37,7 @@ def post(
 ) -> httpx.Response:
     """The answer to the messages of the user `said`."""
     messages = [{"role": "user", "content": content} for content in said]
-    body = {"model": "senryu-nano", "max_tokens": 64, "messages": messages, "thread": thread, **fields}
+    body = {"model": "senryu-mini", "max_tokens": 64, "messages": messages, "thread": thread, **fields}
     headers = VERSION | {"x-api-key": key} | ({"anthropic-beta": beta} if beta else {})
     return httpx.post(url + path, json=body, headers=headers, timeout=60)
 
@@ -63,7 +63,7 @@ def test_a_tool_loop_sends_only_what_is_new(url: str) -> None:
     second = post(url, after(first), result_of(first)).json()
     assert [block["text"] for block in second["content"]] == ["Noon."]
     asked = [{"role": "user", "content": "When?"}, {"role": "assistant", "content": first["content"]}]
-    whole = {"model": "senryu-nano", "messages": [*asked, {"role": "user", "content": result_of(first)}], **fields}
+    whole = {"model": "senryu-mini", "messages": [*asked, {"role": "user", "content": result_of(first)}], **fields}
     counted = httpx.post(url + "/v1/messages/count_tokens", json=whole, headers=VERSION, timeout=60).json()
     assert second["usage"]["input_tokens"] == counted["input_tokens"]
 
@@ -73,7 +73,7 @@ def test_a_streamed_answer_can_be_continued_as_soon_as_it_ends(url: str) -> None
         "POST",
         url + "/v1/messages",
         json={
-            "model": "senryu-nano",
+            "model": "senryu-mini",
             "max_tokens": 64,
             "messages": [{"role": "user", "content": "When?"}],
             "tools": [TOOL],
@@ -91,7 +91,7 @@ def test_a_streamed_answer_can_be_continued_as_soon_as_it_ends(url: str) -> None
 
 
 def test_an_aborted_answer_is_not_kept() -> None:
-    fields: dict[str, Any] = {"model": "senryu-nano", "messages": [{"role": "user", "content": "Hi"}], "thread": CREATE}
+    fields: dict[str, Any] = {"model": "senryu-mini", "messages": [{"role": "user", "content": "Hi"}], "thread": CREATE}
     body = fields | {"max_tokens": 8000, "stream": True}
     model = scripted_model()
     with serving(model) as url:
@@ -179,7 +179,7 @@ def test_keys_have_threads_of_their_own(url: str) -> None:
 def test_batches_have_no_threads(url: str) -> None:
     with anthropic.Anthropic(base_url=url, api_key="any") as client:
         params: Any = {
-            "model": "senryu-nano",
+            "model": "senryu-mini",
             "max_tokens": 8,
             "messages": [{"role": "user", "content": "Hi"}],
             "thread": CREATE,

@@ -45,7 +45,7 @@ def trusting(certificates: DevCertificates) -> ssl.SSLContext:
 
 
 def body(**fields: Any) -> dict[str, Any]:
-    return {"model": "senryu-nano", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return {"model": "senryu-mini", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], **fields}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

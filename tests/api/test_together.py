@@ -26,7 +26,7 @@ def echo(request: TokenRequest) -> list[int]:
 
 async def ask(client: httpx.AsyncClient, words: str) -> str:
     """The streamed answer to `words`."""
-    body = {"model": "senryu-nano", "max_tokens": 128, "stream": True, "messages": [{"role": "user", "content": words}]}
+    body = {"model": "senryu-mini", "max_tokens": 128, "stream": True, "messages": [{"role": "user", "content": words}]}
     pieces = []
     async with client.stream("POST", "/v1/messages", json=body) as response:
         async for line in response.aiter_lines():

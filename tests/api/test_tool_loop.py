@@ -12,7 +12,7 @@ import pytest
 from senryu.engine.interface import TokenRequest
 from serving import END, SPECIALS, TOKENIZER, scripted_model, serving
 
-MODEL = "senryu-nano"
+MODEL = "senryu-mini"
 CALL = SPECIALS.index("<|call|>")
 TOOLS: list[Any] = [
     {

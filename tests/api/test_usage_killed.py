@@ -25,7 +25,7 @@ from serving import says, scripted_model
 model = scripted_model(says("Hello"))
 serve_model(Registry([model]), Settings(home=Path(sys.argv[1]), port=0), ready=lambda url: print(url, flush=True))
 """
-BODY = {"model": "senryu-nano", "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]}
+BODY = {"model": "senryu-mini", "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @contextmanager

@@ -72,13 +72,13 @@ def google_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("prefix", ["/vertex/v1", "/v1"])
-@pytest.mark.parametrize("called", [HAIKU, "claude-3-5-haiku", "claude-3-5-haiku%4020241022", "senryu-nano"])
+@pytest.mark.parametrize("called", [HAIKU, "claude-3-5-haiku", "claude-3-5-haiku%4020241022", "senryu-mini"])
 @pytest.mark.parametrize("colon", [":", "%3A"])
 def test_a_message(url: str, prefix: str, called: str, colon: str) -> None:
     message = post(url, f"{called}{colon}rawPredict", prefix).json()
     assert message["id"].startswith("msg_")
     assert message["type"] == "message"
-    assert message["model"] == ("senryu-nano" if "nano" in called else "claude-3-5-haiku-20241022")
+    assert message["model"] == ("senryu-mini" if "mini" in called else "claude-3-5-haiku-20241022")
     assert message["content"] == [{"type": "text", "text": "Hello, 漢字 world"}]
     assert message["usage"]["input_tokens"] == 6
 

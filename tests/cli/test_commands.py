@@ -34,15 +34,15 @@ def test_version(call) -> None:
 
 def test_the_bundled_model_is_listed_and_described(call) -> None:
     listed = json.loads(call("models", "ls", "--json").stdout)
-    assert [model["name"] for model in listed] == ["senryu-nano"]
+    assert [model["name"] for model in listed] == ["senryu-mini"]
     names = listed[0]["answers_to"]
-    assert {"senryu-nano", "claude-3-5-haiku-20241022", "claude-3-5-haiku@20241022", "anthropic/claude-3.5-haiku"} <= set(names)
+    assert {"senryu-mini", "claude-3-5-haiku-20241022", "claude-3-5-haiku@20241022", "anthropic/claude-3.5-haiku"} <= set(names)
     assert len(names) == len(set(names))
     (line,) = call("models", "ls").stdout.splitlines()
     assert line.split("\t")[-1] == ",".join(names)
-    facts = json.loads(call("models", "show", "nano", "--json").stdout)
-    assert (facts["family"], facts["layers"], facts["vocab"]) == ("cohere2", 8, 4096)
-    assert "cohere2" in call("models", "show", "nano").stdout
+    facts = json.loads(call("models", "show", "mini", "--json").stdout)
+    assert (facts["family"], facts["layers"], facts["vocab"]) == ("cohere2", 12, 8192)
+    assert "cohere2" in call("models", "show", "mini").stdout
 
 
 def test_doctor_names_what_a_start_depends_on(call, tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_doctor_names_what_a_start_depends_on(call, tmp_path: Path) -> None:
 @pytest.mark.parametrize("weights", ["int8", "int4", "bf16"])
 def test_a_number_format_is_chosen_and_kept(call, tmp_path: Path, weights: str) -> None:
     (tmp_path / "config.toml").write_text('kv_cache_gb = 0.2\nkernels = "numpy"\n')
-    first = call("run", "nano", "Hello!", "--max-tokens", "4", "--weights", weights)
+    first = call("run", "mini", "Hello!", "--max-tokens", "4", "--weights", weights)
     assert first.stdout.strip()
-    assert call("run", "nano", "Hello!", "--max-tokens", "4", "--weights", weights).stdout == first.stdout
+    assert call("run", "mini", "Hello!", "--max-tokens", "4", "--weights", weights).stdout == first.stdout
     facts = json.loads(call("doctor", "--json", "--weights", weights).stdout)
     assert facts["weights"] == weights
     assert "(1 packed, " in facts["weight_cache"]
@@ -93,15 +93,15 @@ def test_development_certificates_are_told_to_a_shell(call, tmp_path: Path) -> N
 
 
 def test_run_prints_the_answer_and_nothing_else(call) -> None:
-    first = call("run", "nano", "Hello!", "--max-tokens", "24")
+    first = call("run", "mini", "Hello!", "--max-tokens", "24")
     assert first.exit_code == 0
     assert first.stdout.strip()
     assert call(
         "run",
-        "nano",
+        "mini",
         typed="Hello!",
     ).stdout.startswith(first.stdout.strip()[:8])
-    assert call("run", "nano", typed="").exit_code == 2
+    assert call("run", "mini", typed="").exit_code == 2
 
 
 def test_chat_keeps_the_conversation_until_its_end(call) -> None:
@@ -117,7 +117,7 @@ def test_chat_keeps_the_conversation_until_its_end(call) -> None:
 def test_a_bench_reports_its_machine(call) -> None:
     result = json.loads(call("bench", "--prompt", "16", "--tokens", "4", "--rounds", "1", "--json").stdout)
     assert result["machine"]["kernels"] in kernels.PATHS
-    assert (result["model"], result["weights"], result["rounds"]) == ("nano", "int8", 1)
+    assert (result["model"], result["weights"], result["rounds"]) == ("mini", "int8", 1)
     measures = [(figure["measure"], figure["at"]) for figure in result["figures"]]
     assert measures == [("prefill", 16), ("decode", 16), ("ttft_cold", 16), ("ttft_warm", 16), ("ttft_cached", 16)]
     assert min(figure["median"] for figure in result["figures"]) > 0
@@ -167,9 +167,9 @@ def test_a_bench_that_cannot_be_says_what_to_type(call, arguments: str, hint: st
     ("arguments", "hint"),
     [
         (("serve", "--host", "0.0.0.0"), "--api-key"),
-        (("serve", "--model", "nanoo"), "nano"),
+        (("serve", "--model", "minii"), "mini"),
         (("run", "path:/nowhere", "Hello"), "/nowhere"),
-        (("run", "nano", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
+        (("run", "mini", "Hello", "--weights", "int5"), "int8 or int4 or bf16"),
         (("serve", "--kv", "bf16"), "int8 or float32"),
         (("serve", "--profile", "strict"), "faithful or lenient"),
         (("serve", "--tls-cert", "cert.pem"), "--tls-key FILE"),

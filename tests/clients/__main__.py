@@ -26,7 +26,7 @@ Results = list[dict[str, Any]]
 HEAD = """\
 # Clients
 
-Clients against a served Senryu nano, by `python -m tests.clients --write {file}`, {day}. Every client has an environment of its
+Clients against a served Senryu mini, by `python -m tests.clients --write {file}`, {day}. Every client has an environment of its
 own; `through` is the address that it called.
 
 ok: all checks of this column pass. lacks: the client itself has no such thing. not here: the server has no such thing in this

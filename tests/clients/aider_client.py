@@ -1,6 +1,6 @@
 """What a programmer does with aider: its command, in a small git repository.
 
-An edit needs an answer that nano cannot write: it comes from the scripted model of the stage. Nano answers such a task in words
+An edit needs an answer that mini cannot write: it comes from the scripted model of the stage. Mini answers such a task in words
 that are of no use, which aider must bear.
 """
 
@@ -42,7 +42,7 @@ METADATA = {  # what LiteLLM knows of the model, but for prefills: aider would h
     }
 }
 SCRIPTED = (
-    "aider's edits, and what it reads from the cache, ran with scripted answers, since nano cannot write code; against nano "
+    "aider's edits, and what it reads from the cache, ran with scripted answers, since mini cannot write code; against mini "
     "itself aider ends without an error."
 )
 
@@ -133,7 +133,7 @@ def edit_whole() -> Outcome:
     return edit("--no-stream")
 
 
-def nano(*options: str) -> str:
+def mini(*options: str) -> str:
     """aider's own count of the tokens that it was told of."""
     with repository() as where, aider(where, GIVEN.url, "Add a function that says goodbye.", *options) as run:
         said = run.whole()
@@ -150,11 +150,11 @@ def tokens_of(said: str) -> str:
 
 
 def nano_streamed() -> str:
-    return nano("--stream")
+    return mini("--stream")
 
 
 def nano_whole() -> str:
-    return nano("--no-stream")
+    return mini("--no-stream")
 
 
 def cache() -> Outcome:
@@ -192,7 +192,7 @@ def retries() -> Outcome:
 @contextmanager
 def crowd() -> Iterator[threading.Event]:
     """A caller of the limited server who takes all of its requests, until the event is set."""
-    body = json.dumps({"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    body = json.dumps({"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}).encode()
     headers = {"x-api-key": GIVEN.key, "anthropic-version": "2023-06-01", "content-type": "application/json"}
     enough = threading.Event()
 

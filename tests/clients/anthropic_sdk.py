@@ -90,7 +90,7 @@ def raw_stream() -> str:
 def asynchronous() -> str:
     async def ask() -> int:
         async with anthropic.AsyncAnthropic(base_url=URL, api_key=KEY, max_retries=0) as client:
-            calls = (client.messages.create(model="senryu-nano", max_tokens=16, messages=HELLO) for _ in range(4))
+            calls = (client.messages.create(model="senryu-mini", max_tokens=16, messages=HELLO) for _ in range(4))
             return sum(message.usage.output_tokens for message in await asyncio.gather(*calls))
 
     return f"{asyncio.run(ask())} tokens of 4 together"
@@ -105,7 +105,7 @@ def count_tokens() -> str:
 
 def models() -> str:
     ids = [model.id for model in offered("models").list(limit=1)]  # an iterator over all pages
-    assert {MODEL, "senryu-nano"} <= set(ids)
+    assert {MODEL, "senryu-mini"} <= set(ids)
     model = offered("models").retrieve("claude-3-5-haiku-latest")
     assert (model.id, model.type) == (MODEL, "model")
     return ", ".join(ids)

@@ -92,7 +92,7 @@ def converse() -> str:
 
 
 def other_names() -> str:
-    for name in (ARN, "anthropic.claude-3-5-haiku-20241022-v1:0", "senryu-nano"):
+    for name in (ARN, "anthropic.claude-3-5-haiku-20241022-v1:0", "senryu-mini"):
         client().converse(modelId=name, messages=HELLO, inferenceConfig={"maxTokens": 2})
     return ARN
 

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A script's arguments. stage: a server with a scripted model. limited: one that answers few requests a minute. tls: nano
+    """A script's arguments. stage: a server with a scripted model. limited: one that answers few requests a minute. tls: mini
     over HTTPS, its certificate signed by the authority in the file `ca`. All want the same key."""
 
     url: str

@@ -162,7 +162,7 @@ def wrong_key() -> Outcome:
 def retries() -> str:
     """Somebody else has spent the requests of this minute: the evaluation waits and ends well, and its log tells so."""
     sdk = anthropic.Anthropic(base_url=GIVEN.limited, api_key=GIVEN.key, max_retries=0)
-    asked: Any = {"model": "senryu-nano", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+    asked: Any = {"model": "senryu-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
     spend(lambda: sdk.messages.create(**asked), anthropic.RateLimitError, "RateLimitError")
     log = run(Task(TWENTY[:6], solver=generate(), scorer=includes()), GIVEN.limited)
     succeeded(log, 6)

@@ -213,7 +213,7 @@ def batches() -> Outcome:
         raise NotServed("The server has batches in the shape of the Claude API alone.")
     if SHAPE.provider == "openrouter":
         raise Lacks("OpenRouter has no batches.")
-    params = {"model": "senryu-nano", "max_tokens": 1, "messages": HELLO}
+    params = {"model": "senryu-mini", "max_tokens": 1, "messages": HELLO}
     body = json.dumps({"requests": [{"custom_id": "row", "params": params}]}).encode()
     headers = {"x-api-key": GIVEN.key, "anthropic-version": "2023-06-01", "content-type": "application/json"}
     sent = urllib.request.Request(f"{GIVEN.url}/v1/messages/batches", body, headers)

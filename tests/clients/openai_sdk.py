@@ -91,7 +91,7 @@ def stream() -> str:
 def asynchronous() -> str:
     async def ask() -> int:
         async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0) as many:
-            calls = (many.chat.completions.create(model="senryu-nano", messages=HELLO, max_tokens=16) for _ in range(4))
+            calls = (many.chat.completions.create(model="senryu-mini", messages=HELLO, max_tokens=16) for _ in range(4))
             return sum(answer.usage.completion_tokens for answer in await asyncio.gather(*calls) if answer.usage)
 
     return f"{asyncio.run(ask())} tokens of 4 together"
@@ -165,7 +165,7 @@ def response_tools() -> str:
 
 def models() -> str:
     ids = [model.id for model in client().models.list()]
-    assert {MODEL, "senryu-nano"} <= set(ids)
+    assert {MODEL, "senryu-mini"} <= set(ids)
     assert client().models.retrieve("claude-3-5-haiku-latest").id == MODEL
     return ", ".join(ids)
 

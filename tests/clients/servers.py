@@ -1,6 +1,6 @@
 """The servers that clients are run against, each a process of its own on a free port of loopback, all with the same key.
 
-url: nano. tls: nano over HTTPS. stage: a scripted model, whose engine can fail midway. limited: the same with few requests a
+url: mini. tls: mini over HTTPS. stage: a scripted model, whose engine can fail midway. limited: the same with few requests a
 minute.
 """
 
@@ -37,8 +37,8 @@ def all_servers(folder: Path) -> Iterator[dict[str, str]]:
             return stack.enter_context(server(name, folder / home, command, config))
 
         yield {
-            "url": run("nano", "nano", SERVE),
-            "tls": run("nano over TLS", "nano", (*SERVE, *encrypted)),
+            "url": run("mini", "mini", SERVE),
+            "tls": run("mini over TLS", "mini", (*SERVE, *encrypted)),
             "stage": run("stage", "stage", STAGE),
             "limited": run("limited", "limited", STAGE, f"requests_per_minute = {REQUESTS_PER_MINUTE}\n"),
             "ca": str(made.ca),

@@ -163,7 +163,7 @@ def test_delete(asked: Asked) -> None:
 
 def test_the_sdk_reads_results(asked: Asked) -> None:
     with anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0) as client:
-        params: Any = {"model": "senryu-nano", "max_tokens": 8, "messages": [USER]}
+        params: Any = {"model": "senryu-mini", "max_tokens": 8, "messages": [USER]}
         batch = client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
         for _ in range(3000):
             if client.messages.batches.retrieve(batch.id).processing_status == "ended":

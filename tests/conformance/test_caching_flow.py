@@ -242,7 +242,7 @@ def test_every_key_has_a_cache_of_its_own(model: Asked, fresh: str) -> None:
 def test_every_model_has_a_cache_of_its_own(model: Asked, fresh: str) -> None:
     value = prompt(kept(fresh + LONG))
     ask(model, value)
-    assert ask(model, {**value, "model": "senryu-nano"}).read == 0
+    assert ask(model, {**value, "model": "senryu-mini"}).read == 0
     assert ask(model, {**value, "model": "claude-3-5-haiku-latest"}).read > 0
     assert value["model"] == HAIKU
 
@@ -281,7 +281,7 @@ def test_diagnostics(model: Asked, fresh: str) -> None:
     assert nothing is None
     assert diagnosis(model, full(fresh), first)[1] is None
     for changed, kind in (
-        ({**full(fresh), "model": "senryu-nano"}, "model_changed"),
+        ({**full(fresh), "model": "senryu-mini"}, "model_changed"),
         (full("Other. " + fresh), "tools_changed"),
         ({**full(fresh), "system": kept("Other. " + LONG)}, "system_changed"),
         (

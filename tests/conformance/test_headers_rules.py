@@ -53,7 +53,7 @@ def test_citations_on_a_users_text_belong_to_the_older_version(asked: Asked) -> 
 
 
 def test_the_rules_of_a_version_hold_for_counting_too(asked: Asked) -> None:
-    value = {"model": "senryu-nano", "messages": [USER], "temperature": 1}
+    value = {"model": "senryu-mini", "messages": [USER], "temperature": 1}
     assert asked.refusal(value, V2026, "/v1/messages/count_tokens") == "temperature: Extra inputs are not permitted"
 
 
@@ -107,7 +107,7 @@ def test_every_answer_has_a_request_id(asked: Asked, value: Any, status: int) ->
 
 def test_the_sdk_sees_the_request_id(asked: Asked) -> None:
     with anthropic.Anthropic(base_url=asked.url, api_key="k", max_retries=0) as client:
-        message = client.messages.create(model="senryu-nano", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
+        message = client.messages.create(model="senryu-mini", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
         assert str(message._request_id).startswith("req_")
         with pytest.raises(anthropic.NotFoundError) as caught:
             client.messages.create(model="claude-9", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])

@@ -250,7 +250,7 @@ def test_strict_tools_have_closed_schemas_and_a_limit(model: Asked) -> None:
 def test_the_sdk_reads_calls(model: Asked) -> None:
     with anthropic.Anthropic(base_url=model.url, api_key="k", max_retries=0, _strict_response_validation=True) as client:
         asked: Any = {
-            "model": "senryu-nano",
+            "model": "senryu-mini",
             "max_tokens": 400,
             "tools": BOTH,
             "messages": [{"role": "user", "content": "say two"}],

@@ -1,4 +1,4 @@
-"""Grammars: what nano says at temperature 1 is valid; what is refused and why; drafts, failures and stop ids beside them."""
+"""Grammars: what mini says at temperature 1 is valid; what is refused and why; drafts, failures and stop ids beside them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from senryu.model.tokenizer import load_tokenizer
 from senryu.model.weights import load_weights
 from serving import END, TOKENIZER
 
-NANO = resolve("nano", Path("/nowhere"))
+MINI = resolve("mini", Path("/nowhere"))
 VOCAB = END + 300  # of the byte tokenizer, and some ids that stand for nothing
 PERSON = {
     "type": "object",
@@ -95,7 +95,7 @@ def test_masks_of_drafts_are_those_of_the_tokens_when_they_come() -> None:
 
 def test_a_forced_token_is_the_only_one_that_may_come() -> None:
     """So it needs no sample. On random ways through random schemas, with tokens of many bytes."""
-    tokenizer, draw, forced = load_tokenizer(NANO.path), np.random.default_rng(4), 0
+    tokenizer, draw, forced = load_tokenizer(MINI.path), np.random.default_rng(4), 0
     compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size)
     for seed in range(40):
         state = compiler.compile(grammar(Maker(seed).whole()))
@@ -311,18 +311,18 @@ def test_a_token_that_the_grammar_refuses_is_an_error_not_a_hang() -> None:
 
 @pytest.fixture(scope="module", params=["compiled", "numpy"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    spec = load_spec(NANO.path)
+    spec = load_spec(MINI.path)
     kernels = "numpy" if request.param == "numpy" else "auto"
     cache = request.config.cache.mkdir("kernels")
-    made = Program(spec, load_weights(NANO.path), pages=64, max_sequences=8, threads=1, kernels=kernels, cache_dir=cache)
+    made = Program(spec, load_weights(MINI.path), pages=64, max_sequences=8, threads=1, kernels=kernels, cache_dir=cache)
     if request.param == "compiled" and made.kernels == "numpy":
         pytest.skip("no compiled kernels run on this CPU")
     yield made
     made.close()
 
 
-def test_what_nano_says_at_temperature_one_is_valid(program: Program) -> None:
-    tokenizer = load_tokenizer(NANO.path)
+def test_what_mini_says_at_temperature_one_is_valid(program: Program) -> None:
+    tokenizer = load_tokenizer(MINI.path)
     compiler = GrammarCompiler(tokenizer, program.spec.vocab)
     prompt = tuple(tokenizer.encode_rendered(["<|begin|><|user|>Tell me about a person, as JSON.<|end|><|assistant|>"]))
     grammars = [*map(grammar, SCHEMAS), Grammar("regex", "[A-Z][a-z]{2,9} is (red|blue)\\."), Grammar("lark", LARK)]

@@ -1,4 +1,4 @@
-"""Three hundred schemas of our own making, answered by nano at temperature 1: every answer is valid. Prints mask times.
+"""Three hundred schemas of our own making, answered by mini at temperature 1: every answer is valid. Prints mask times.
 
 `make slow`, or: python -m pytest -m slow -s tests/engine/test_grammar_slow.py
 """
@@ -33,13 +33,13 @@ pytestmark = [
     pytest.mark.skipif(kernels.available()[0] == "numpy", reason="too long without compiled kernels"),
 ]
 SCHEMAS = 300
-NANO = resolve("nano", Path("/nowhere"))
+MINI = resolve("mini", Path("/nowhere"))
 
 
 def test_every_answer_is_valid(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, tokenizer = load_spec(NANO.path), load_tokenizer(NANO.path)
+    spec, tokenizer = load_spec(MINI.path), load_tokenizer(MINI.path)
     program = Program(
-        spec, load_weights(NANO.path), pages=1024, max_sequences=16, cache_dir=pytestconfig.cache.mkdir("kernels")
+        spec, load_weights(MINI.path), pages=1024, max_sequences=16, cache_dir=pytestconfig.cache.mkdir("kernels")
     )
     compiler = GrammarCompiler(tokenizer, spec.vocab)
     schemas = [Maker(seed).whole() for seed in range(SCHEMAS)]

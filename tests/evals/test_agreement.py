@@ -18,7 +18,7 @@ from senryu.model.spec import load_spec
 from senryu.model.tokenizer import load_tokenizer
 from senryu.model.weights import Weights, load_weights
 
-NANO = resolve("nano", Path("/nowhere")).path
+MINI = resolve("mini", Path("/nowhere")).path
 TEXTS = [
     "I was charged twice for the same card payment yesterday. Can you please tell me how I get the money back?",
     "The heart has four chambers. Blood from the body enters the right atrium, passes into the right ventricle and is pumped "
@@ -30,7 +30,7 @@ OPTIONS = {"pages": MOST // Program.page_size, "max_sequences": CHUNK}
 
 @pytest.mark.skipif(kernels.available()[0] == "numpy", reason="no compiled kernels run on this CPU")
 def test_int8_takes_the_same_next_token(request: pytest.FixtureRequest) -> None:
-    spec, weights, tokenizer = load_spec(NANO), load_weights(NANO), load_tokenizer(NANO)
+    spec, weights, tokenizer = load_spec(MINI), load_weights(MINI), load_tokenizer(MINI)
     texts = [np.array([spec.bos_id, *tokenizer.encode(text)]) for text in TEXTS]
     program = Program(spec, weights, **OPTIONS, cache_dir=request.config.cache.mkdir("kernels"))
     try:
@@ -49,7 +49,7 @@ def test_int8_takes_the_same_next_token(request: pytest.FixtureRequest) -> None:
 
 def test_formats_cost_what_they_may() -> None:
     """Of the shipped model over two short texts: bf16 is what it was trained in, int4 is worse than int8."""
-    spec, weights, tokenizer = load_spec(NANO), load_weights(NANO), load_tokenizer(NANO)
+    spec, weights, tokenizer = load_spec(MINI), load_weights(MINI), load_tokenizer(MINI)
     texts = [np.array([spec.bos_id, *tokenizer.encode(text)]) for text in TEXTS[:2]]
     names = ("int8", "int8-kv8", "int4", "bf16")
     made = {name: Program(spec, weights, **OPTIONS, kernels="numpy", **VARIANTS[name]) for name in names}

@@ -11,6 +11,7 @@ import pytest
 from senryu.evals import card
 
 SUMMARY = {
+    "recipe": "small",
     "parameters": 6_686_976,
     "threads": 2,
     "torch": "2.13.0",
@@ -42,11 +43,12 @@ def measured() -> dict[str, Any]:
         "engine": "the numpy path",
         "sequence": 1024,
         "held_out_bytes": 600_000,
-        "five_gram_tokens": 9_830_400,
+        "ngram_tokens": 9_830_400,
+        "ngram_order": 4,
         "prepared": {"pretrain/x.jsonl.xz:text": 20_000_000},
         "bits_per_byte": {
             "model": {"pretrain/x.jsonl.xz": 1.5, "all": 1.25},
-            "five_gram": {"pretrain/x.jsonl.xz": 2.0, "all": 1.75},
+            "ngram": {"pretrain/x.jsonl.xz": 2.0, "all": 1.75},
         },
         "labels": {
             "banking77": {"rows": 3080, "labels": 77, "accuracy": 0.8125, "commonest": 0.0125, "valid": 0.99},
@@ -80,6 +82,8 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     for name, content in files.items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(json.dumps(content))
+    (run / "recipe.toml").write_text("held_out = 0.005")
+    (run / "made.md").write_text("Then the mean of two.\n")
     data.mkdir()
     (data / "ATTRIBUTION.md").write_text(CREDITS)
     folder.mkdir()
@@ -89,7 +93,12 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
     assert text.count("; started from") == 1
     assert "seed 7; started from the model before it" in text
     for part in (
-        "6.7 million parameters",
+        "# Senryu small\n",
+        "6.7 million parameters, trained from scratch on 2 CPU threads.",
+        "(a seeded 0.5 % of each file;",
+        "senryu train all recipes/small.toml --data",
+        "Kneser-Ney 4-gram over",
+        "| held-out text | this model | 4-gram |",
         "| all | 1.250 | 1.750 |",
         "| banking77 | 3,080 | 77 | 81.2 % | 1.2 % | 99.0 % |",
         "50.0 % (60.0 % in scope)",
@@ -98,7 +107,8 @@ def test_card_and_credits_are_written_from_the_files(tmp_path: Path, measured: d
         "- Long rows, padding and prompts included: 9.8 M tokens",
         "rows of at most 1,024 tokens",
         "so no length is advertised",
-        "a random 49 %",
+        "a random 49 % of them",
+        "from the model before it\n\nThen the mean of two.\n",
         "204,800 tokens",
     ):
         assert part in text
@@ -118,3 +128,12 @@ def test_generated_tasks_stand_on_the_card_once_they_were_measured(measured: dic
     text = card.generated_text(measured | {"generated": {"needle_4000": {"rows": 50, "exact": 0.5}}})
     assert text.startswith("\n\nGenerated tasks")
     assert text.endswith("\n\n- A needle in 4,000 characters: 50.0 % of 50 found.")
+
+
+def test_a_run_that_saw_its_rows_again_says_how_often(measured: dict[str, Any]) -> None:
+    assert card.seen(300, 200) == "all of them 1.5 times"
+    assert card.device(SUMMARY | {"device": "cuda"}) == "one GPU"
+
+
+def test_a_short_stage_says_its_seconds() -> None:
+    assert "1,200 steps, 42 seconds on" in card.stage_line("Pairs", SUMMARY | {"seconds": 42.4})

@@ -23,7 +23,7 @@ from senryu.model.tokenizer import load_tokenizer
 from senryu.service.registry import load_engine
 from senryu.service.shapes import chain
 
-NANO = Path(senryu.models.__path__[0]) / "nano"
+MINI = Path(senryu.models.__path__[0]) / "mini"
 
 
 class Asked(FakeEngine):
@@ -104,11 +104,11 @@ def test_an_edit_repeats_its_prompt_with_words_replaced_put_in_and_left_out() ->
 
 
 def test_json_and_text_of_a_model_are_sampled() -> None:
-    tokenizer = load_tokenizer(NANO)
+    tokenizer = load_tokenizer(MINI)
     requests = drafts.writing(tokenizer, 256)
     assert {name: request.sampling.temperature for name, request in requests.items()} == {"json": 1.0, "free": 1.0}
     assert requests["free"].grammar is None
-    engine = FakeEngine(tokens=range(64, 4096), grammars=GrammarCompiler(tokenizer, 4096))
+    engine = FakeEngine(tokens=range(64, 8192), grammars=GrammarCompiler(tokenizer, 8192))
 
     async def answer() -> list[int]:
         ids = [token async for event in engine.generate(requests["json"]) for token in event.tokens]

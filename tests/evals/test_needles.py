@@ -139,7 +139,7 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, monkeypatch: p
     commands.main(["needles", "--tokens", "4000", "2000", "--out", str(out), "--plot", str(picture)])
     found = json.loads(out.read_text())
     assert [entry["tokens"] for entry in found["lengths"]] == [2000, 4000]
-    assert found["model"] == "senryu-nano"
+    assert found["model"] == "senryu-mini"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert needles.sentence(found) in capsys.readouterr().out
     text = card.needles_text({"needles": found})

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from senryu.evals.ngram import NGram
+from senryu.evals.ngram import NGram, longest
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,9 @@ def test_longer_contexts_help(text: np.ndarray) -> None:
 
 
 def test_ids_that_do_not_fit_are_refused() -> None:
+    assert [longest(vocab) for vocab in (2, 4096, 4097, 65_536, 65_537)] == [5, 5, 4, 4, 3]
+    with pytest.raises(ValueError, match="5 ids of 13 bits do not fit into 64; use order 1 to 4"):
+        NGram(np.arange(10), order=5, vocab=8192)
+    assert np.isfinite(NGram(np.arange(10), order=4, vocab=8192).nats(np.array([8191, 3, 4, 5, 6]))).all()
     with pytest.raises(ValueError, match="64"):
-        NGram(np.arange(10), order=6)
-    with pytest.raises(ValueError, match="4096"):
-        NGram(np.arange(10), vocab=5000)
+        NGram(np.arange(10), order=0, vocab=16)

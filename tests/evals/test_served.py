@@ -33,7 +33,7 @@ def test_a_fresh_server_is_measured_and_stopped(settings: Settings, monkeypatch:
     monkeypatch.setattr(cost, "REQUESTS", 2)
     bare = EngineSubject("senryu int8", FakeEngine(pages=64), vocab=4096)
     try:
-        figures = cost.server_cost(bare, "nano", settings, rounds=1)
+        figures = cost.server_cost(bare, "mini", settings, rounds=1)
     finally:
         bare.close()
     assert figures[0].measure == "server_ttft_extra"
@@ -44,7 +44,7 @@ def test_a_fresh_server_is_measured_and_stopped(settings: Settings, monkeypatch:
 
 
 def test_a_prefix_is_measured_as_it_is_written_and_read(settings: Settings) -> None:
-    written, read = cost.cached_prefix("senryu int8", "nano", settings, 2200, rounds=1)
+    written, read = cost.cached_prefix("senryu int8", "mini", settings, 2200, rounds=1)
     assert (written.measure, read.measure, written.at) == ("ttft_written", "ttft_read", read.at)
     assert read.at
     assert abs(read.at - 2200) < 100
@@ -52,13 +52,13 @@ def test_a_prefix_is_measured_as_it_is_written_and_read(settings: Settings) -> N
 
 
 def test_start_time_is_taken_from_the_process(settings: Settings) -> None:
-    figure = startup.start_time("senryu int8", "nano", settings, rounds=1)
+    figure = startup.start_time("senryu int8", "mini", settings, rounds=1)
     assert (figure.measure, figure.unit, len(figure.rounds)) == ("start", "s", 1)
     assert figure.median > 0
 
 
 def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
-    with pytest.raises(SenryuError, match="nanoo"), startup.served("nanoo", settings):
+    with pytest.raises(SenryuError, match="minii"), startup.served("minii", settings):
         pass
 
 

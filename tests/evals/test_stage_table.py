@@ -16,7 +16,7 @@ from senryu.errors import SenryuError
 from senryu.evals import stages
 from senryu.evals.__main__ import main
 
-NANO = Path(senryu.models.__path__[0]) / "nano"
+MINI = Path(senryu.models.__path__[0]) / "mini"
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -51,7 +51,7 @@ def document() -> dict[str, object]:
         return {"trained": {"tokens": 2_500_000, "step": 10, "seconds": 90.0, "start": "seed"}, "figures": figures}
 
     return {
-        "date": "2026-11-28", "recipe": "nano", "parameters": 6_686_976, "rows": 50,
+        "date": "2026-11-28", "recipe": "mini", "parameters": 6_686_976, "rows": 50,
         "stages": {"pretrain": stage(1.5, 0.0), "sft": stage(1.6, 0.5)},
     }  # fmt: skip
 
@@ -112,9 +112,9 @@ def bundle(folder: Path) -> Path:
 
 def test_a_run_is_measured_through_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_kernels: Path) -> None:
     run = tmp_path / "run"
-    summary = {"recipe": "nano", "parameters": 6_686_976, "tokens": 8192, "step": 1, "seconds": 1.0, "start": "seed"}
+    summary = {"recipe": "mini", "parameters": 6_686_976, "tokens": 8192, "step": 1, "seconds": 1.0, "start": "seed"}
     for name in ("pretrain", "sft"):
-        shutil.copytree(NANO, run / name / "model")
+        shutil.copytree(MINI, run / name / "model")
         (run / name / "summary.json").write_text(json.dumps(summary))
     (run / "data").mkdir()
     monkeypatch.setattr(stages, "NEEDLE_CHARS", (500,))

@@ -174,7 +174,7 @@ def test_a_name_is_a_directory_in_home(tmp_path: Path) -> None:
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "config.json").write_text("{}")
     assert resolve("mine", tmp_path) == ModelFiles(mine, "mine", "mine")
-    assert [files.ref for files in local_models(tmp_path)] == ["nano", "mine"]
+    assert [files.ref for files in local_models(tmp_path)] == ["mini", "mine"]
     with pytest.raises(ModelError, match="model_type None is not supported"):
         describe(resolve("broken", tmp_path))
 
@@ -182,9 +182,9 @@ def test_a_name_is_a_directory_in_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ref", "why"),
     [
-        ("nanoo", r"'nanoo': no model .* Did you mean nano\?"),
+        ("minii", r"'minii': no model .* Did you mean mini\?"),
         ("org/repo", r"write hf:org/repo\."),
-        ("gguf:model.gguf", r"a reference of this kind is not known. Write nano, path:DIR or hf:ORG/REPO\."),
+        ("gguf:model.gguf", r"a reference of this kind is not known. Write mini, path:DIR or hf:ORG/REPO\."),
         ("hf:repo", r"Write hf:ORG/REPO or"),
         ("hf:org/repo@", r"Write hf:ORG/REPO or"),
         ("hf:../../etc", r"Write hf:ORG/REPO or"),

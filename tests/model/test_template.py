@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 TOKENIZER = Tokenizer(vocabularies.backend("byte level"))
 NAMED = {"bos_token": "<s>", "eos_token": "</s>"}
 SOURCES = {path.stem: path.read_text() for path in sorted((HERE / "templates").glob("*.jinja"))}
-SOURCES["nano"] = (Path(senryu.__file__).parent / "models" / "nano" / "chat_template.jinja").read_text()
+SOURCES["mini"] = (Path(senryu.__file__).parent / "models" / "mini" / "chat_template.jinja").read_text()
 
 TOOLS = [
     {
@@ -111,7 +111,7 @@ def test_only_an_assistants_text_is_continued() -> None:
         [{"role": "assistant", "content": [{"type": "x"}]}],
     ):
         with pytest.raises(TemplateError, match="only a last message of the assistant"):
-            template("nano").render(chat, continue_final=True)
+            template("mini").render(chat, continue_final=True)
     deaf = ChatTemplate("{{ messages[0].content }}", {})
     with pytest.raises(TemplateError, match="drops the last message"):
         deaf.render(CHATS["prefill"], continue_final=True)
@@ -149,7 +149,7 @@ def test_no_text_becomes_a_special_token(name: str, texts: list[str]) -> None:
         chat(texts), chat_template=SOURCES[name], tokenize=False, add_generation_prompt=True
     )
     assert rendered == expected
-    if name == "nano":
+    if name == "mini":
         assert TOKENIZER.decode(ids) == "".join(texts)
 
 
@@ -176,7 +176,7 @@ def test_tools_and_calls_cannot_spell_a_special_token() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "abc123def", "content": evil},
     ]
-    for name in ("nano", "chatml", "inst"):
+    for name in ("mini", "chatml", "inst"):
         pieces = template(name).render(chat, tools=tools)
         safe = json.loads(json.dumps([tools, chat]).replace(evil, "x"))
         assert specials(TOKENIZER.encode_rendered(pieces)) == specials(
@@ -195,7 +195,7 @@ def test_escaped_json_keeps_its_separators() -> None:
 
 def test_a_message_of_all_noncharacters_is_refused() -> None:
     with pytest.raises(TemplateError, match="noncharacters"):
-        template("nano").render([{"role": "user", "content": "".join(map(chr, range(0xFDD0, 0xFDF0)))}])
+        template("mini").render([{"role": "user", "content": "".join(map(chr, range(0xFDD0, 0xFDF0)))}])
 
 
 # --- what a template may be --------------------------------------------------------------------------------------------
@@ -259,12 +259,12 @@ def test_marks_that_a_template_drops_or_that_change_its_text_are_left_out() -> N
 
 
 def test_an_unused_character_is_in_none_of_the_inputs() -> None:
-    assert template("nano").unused_character([{"content": "\ufdd0"}], None, {"a": "\\ufdd1"}) == "\ufdd2"
+    assert template("mini").unused_character([{"content": "\ufdd0"}], None, {"a": "\\ufdd1"}) == "\ufdd2"
 
 
 def test_a_refusal_is_the_templates_own_words() -> None:
     with pytest.raises(TemplateRefusal, match=r"^role robot is not known to this template$"):
-        template("nano").render([{"role": "robot", "content": "x"}])
+        template("mini").render([{"role": "robot", "content": "x"}])
     with pytest.raises(TemplateRefusal, match="roles must alternate"):
         template("inst").render(CHATS["one"] * 2)
 

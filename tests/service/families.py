@@ -75,7 +75,7 @@ def _grammars(specials: Sequence[str], end: str, added: Sequence[str]) -> Gramma
 
 
 FAMILIES = {
-    "nano": Family(TEMPLATE, tuple(SPECIALS), "<|end|>"),
+    "mini": Family(TEMPLATE, tuple(SPECIALS), "<|end|>"),
     "hermes": Family(TEMPLATES / "chatml.jinja", ("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
     "hermes with tokens": Family(
         TEMPLATES / "chatml.jinja", ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"), "<|im_end|>"

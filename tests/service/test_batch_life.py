@@ -31,7 +31,7 @@ START = 1_700_000_000_000_000
 async def to_turn(params: bytes, dialect: str, tenant: str) -> Turn:
     if params == b"wrong":
         raise SenryuError("extra", path="foo")
-    return Turn("senryu-nano", (Message("user", (Text(params.decode()),)),), int(dialect), tenant=tenant)
+    return Turn("senryu-mini", (Message("user", (Text(params.decode()),)),), int(dialect), tenant=tenant)
 
 
 async def to_message(turn: Turn, events: Any) -> bytes:

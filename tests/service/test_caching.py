@@ -195,7 +195,7 @@ def user(*texts: str | Text) -> Message:
 
 
 def turn(*messages: Message, **fields: Any) -> Turn:
-    return Turn(**{"model": "senryu-nano", "messages": messages, "max_tokens": 8, "temperature": 0.0, **fields})
+    return Turn(**{"model": "senryu-mini", "messages": messages, "max_tokens": 8, "temperature": 0.0, **fields})
 
 
 HEAD = 2  # tokens before the first user's text: begin, user
@@ -258,7 +258,7 @@ async def test_tenants_and_models_share_nothing() -> None:
         started, _, finished = await ask(replace(asked, tenant="b"))
         assert (started.usage.cache_read, finished.usage.reused_tokens) == (0, 0)
         assert (await ask.usage(replace(asked, model="claude-3-5-haiku-20241022")))[0] == 0
-        assert (await ask.usage(replace(asked, model="senryu-nano")))[0] == 3002
+        assert (await ask.usage(replace(asked, model="senryu-mini")))[0] == 3002
 
 
 @run

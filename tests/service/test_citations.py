@@ -50,7 +50,7 @@ INDEX = Attribution([Passage("char_location", FACTS, 0)])
 
 
 def turn(*content: Block, **fields: object) -> Turn:
-    return Turn(**{"model": "senryu-nano", "messages": (Message("user", content),), "max_tokens": 300, **fields})  # type: ignore[arg-type]
+    return Turn(**{"model": "senryu-mini", "messages": (Message("user", content),), "max_tokens": 300, **fields})  # type: ignore[arg-type]
 
 
 def events(reply: Reply, asked: Turn) -> list[Event]:

@@ -40,7 +40,7 @@ TWO_PAGES = pdf(["The first page", "has two lines."], ["Caf\xe9 on the second."]
 
 
 def turn(*content: object, tenant: str = "") -> Turn:
-    return Turn("senryu-nano", (Message("user", content),), 64, tenant=tenant)  # type: ignore[arg-type]
+    return Turn("senryu-mini", (Message("user", content),), 64, tenant=tenant)  # type: ignore[arg-type]
 
 
 class Uploaded:
@@ -204,7 +204,7 @@ def test_indices_count_over_all_messages_and_breakpoints_stay() -> None:
     marked = Document(PlainText("b"), cache=CacheControl(3600))
     result = SearchResult("s", "t", ("x",))
     asked = Turn(
-        "senryu-nano",
+        "senryu-mini",
         (
             Message("user", (Document(PlainText("a")), Text("?"))),
             Message("assistant", (ToolUse("toolu_1", "find", {}),)),

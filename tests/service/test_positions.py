@@ -42,7 +42,7 @@ def model() -> Iterator[LoadedModel]:
 
 
 def turn(*messages: Message, **fields: Any) -> Turn:
-    return Turn("senryu-nano", messages, 8, **fields)
+    return Turn("senryu-mini", messages, 8, **fields)
 
 
 def user(*blocks: str | Block) -> Message:

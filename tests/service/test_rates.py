@@ -22,7 +22,7 @@ from senryu.service.turn import Service
 from senryu.types import BlockStarted, CacheControl, Event, Finished, Message, Text, Turn
 from serving import Clock, says, scripted_model
 
-TURN = Turn("senryu-nano", (Message("user", (Text("Hi"),)),), 64, tenant="t")  # six tokens
+TURN = Turn("senryu-mini", (Message("user", (Text("Hi"),)),), 64, tenant="t")  # six tokens
 HELLO = "Hello"  # five tokens and an end
 KINDS: tuple[Kind, ...] = ("requests", "input tokens", "output tokens")
 WAITS = st.one_of(st.integers(0, 2 * MINUTE), st.integers(0, 5).map(lambda seconds: seconds * SECOND))

@@ -96,5 +96,5 @@ def test_the_first_space_of_what_follows_is_kept() -> None:
 
 def test_tokens_are_counted(tmp_path: Path) -> None:
     service = Service(Registry([MODEL]), Settings(home=tmp_path))
-    asked = replace(turn("three"), model="senryu-nano")
+    asked = replace(turn("three"), model="senryu-mini")
     assert asyncio.run(service.count_tokens(asked)) == 5

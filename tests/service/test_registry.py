@@ -15,7 +15,7 @@ from senryu.errors import SenryuError
 from senryu.model.hub import parameters
 from senryu.model.program import Program
 from senryu.service.memory import available_memory
-from senryu.service.registry import ALIASES, HAIKU, NANO, Registry, kv_pages, load_engine, load_model, names_of
+from senryu.service.registry import ALIASES, HAIKU, MINI, Registry, kv_pages, load_engine, load_model, names_of
 from senryu.service.shapes import shape_spec
 from serving import scripted_model
 
@@ -28,14 +28,14 @@ WINDOW = 200_000 // 64
 def test_names_resolve_to_the_loaded_model() -> None:
     model = scripted_model(name="other")
     registry = Registry([model])
-    for name, id in [(HAIKU, HAIKU), ("claude-3-5-haiku-latest", HAIKU), (NANO, NANO), ("other", "other")]:
+    for name, id in [(HAIKU, HAIKU), ("claude-3-5-haiku-latest", HAIKU), (MINI, MINI), ("other", "other")]:
         assert registry.resolve(name).id == registry.canonical(name) == id
         assert registry.resolve(name).model is model
-    assert {served.id for served in registry.served()} == {HAIKU, NANO, "other"}
+    assert {served.id for served in registry.served()} == {HAIKU, MINI, "other"}
     names = names_of("other")
-    assert {registry.resolve(name).id for name in names} == {HAIKU, NANO, "other"}
-    assert set(names) == {HAIKU, NANO, "other", *ALIASES}
-    assert names_of(NANO) == names_of("other")[1:]
+    assert {registry.resolve(name).id for name in names} == {HAIKU, MINI, "other"}
+    assert set(names) == {HAIKU, MINI, "other", *ALIASES}
+    assert names_of(MINI) == names_of("other")[1:]
     with pytest.raises(SenryuError, match=r"^model: claude-4$"):
         registry.resolve("claude-4")
     asyncio.run(registry.close())
@@ -97,7 +97,7 @@ def test_prefixes_outlive_a_restart(tmp_path: Path, gigabytes: float, cached: in
     ids = tuple(range(300, 400))
 
     async def first_event() -> TokenEvent:
-        model = load_model(settings, "nano")
+        model = load_model(settings, "mini")
         events = [event async for event in model.engine.generate(TokenRequest(ids, 1, Sampling(temperature=0.0)))]
         await model.engine.close()
         return events[0]
@@ -115,7 +115,7 @@ def test_a_start_removes_caches_that_were_long_unused(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         os.utime(folder, (0, 0))
     for _ in range(2):  # the second one finds what the first has made
-        asyncio.run(load_model(settings, "nano").engine.close())
+        asyncio.run(load_model(settings, "mini").engine.close())
         assert not any(folder.exists() for folder in old)
         assert [len(list(folder.parent.iterdir())) for folder in old] == [1, 1]
 

@@ -87,7 +87,7 @@ def test_a_file_is_a_document_that_is_cited(tmp_path: Path) -> None:
         model = scripted_model(says("The grass is green."))
         service = Service(Registry([model]), Settings(home=tmp_path), files=files)
         document = Document(FileReference(file.id), title="Facts", citations=True, file_id=file.id)
-        asked = Turn("senryu-nano", (Message("user", (document,)),), 64, tenant="me")
+        asked = Turn("senryu-mini", (Message("user", (document,)),), 64, tenant="me")
         try:
             async with aclosing(service.run(asked)) as stream:
                 found = [event.citation async for event in stream if isinstance(event, CitationDelta)]

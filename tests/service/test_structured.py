@@ -45,12 +45,12 @@ def test_every_answer_matches(name: str) -> None:
 
 
 def test_an_answer_may_be_cut() -> None:
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     said = '{"home": {"city": "Zürich"}, "name": "Ann"}'
-    answer = events(nano.model(nano.says(said)), turn(output_schema=PERSON, max_tokens=20))
+    answer = events(mini.model(mini.says(said)), turn(output_schema=PERSON, max_tokens=20))
     assert text_of(answer) == said[:20]
     assert finish_of(answer).stop_reason == "max_tokens"
-    answer = events(nano.model(nano.says(said)), turn(output_schema=PERSON, stop_sequences=('"name"',)))
+    answer = events(mini.model(mini.says(said)), turn(output_schema=PERSON, stop_sequences=('"name"',)))
     assert (text_of(answer), finish_of(answer).stop_reason) == (said.split('"name"')[0], "stop_sequence")
 
 
@@ -109,7 +109,7 @@ PATH = "output_config.format.schema: "
     ],
 )
 def test_a_schema_is_kept_to_or_refused(schema: dict[str, Any], why: str) -> None:
-    model = FAMILIES["nano"].model()
+    model = FAMILIES["mini"].model()
     with pytest.raises(SenryuError) as caught:
         events(model, turn(output_schema=schema))
     assert why in caught.value.message
@@ -122,7 +122,7 @@ def test_a_schema_that_nests_too_deep_is_too_complex() -> None:
     for _ in range(5000):
         schema = {"type": "array", "items": schema}
     with pytest.raises(SenryuError, match=r"^output_config.format.schema: Schema is too complex for compilation.$"):
-        events(FAMILIES["nano"].model(), turn(output_schema=schema))
+        events(FAMILIES["mini"].model(), turn(output_schema=schema))
 
 
 def test_limits_count_all_strict_schemas_together() -> None:
@@ -132,13 +132,13 @@ def test_limits_count_all_strict_schemas_together() -> None:
         check_strict([*most, ("x", closed({"c": {}}))])
     tools = tuple(strict(schema, f"t{i}") for i, (_, schema) in enumerate(most))
     with pytest.raises(SenryuError, match="27 optional"):
-        events(FAMILIES["nano"].model(), turn(tools=tools, output_schema=PERSON))
+        events(FAMILIES["mini"].model(), turn(tools=tools, output_schema=PERSON))
 
 
 def test_it_does_not_go_with_prefill() -> None:
     """In words of our own: unverified."""
     with pytest.raises(SenryuError, match=r"^output_config.format: structured output and a final assistant message cannot"):
-        events(FAMILIES["nano"].model(), turn(user("go"), assistant("{"), output_schema=PERSON))
+        events(FAMILIES["mini"].model(), turn(user("go"), assistant("{"), output_schema=PERSON))
 
 
 def test_required_first_reaches_every_object() -> None:

@@ -63,7 +63,7 @@ def user(*texts: str) -> Message:
 
 
 def turn(*messages: Message, **fields: Any) -> Turn:
-    return Turn(**{"model": "senryu-nano", "messages": messages, "max_tokens": 64, "thread": CREATE, **fields})
+    return Turn(**{"model": "senryu-mini", "messages": messages, "max_tokens": 64, "thread": CREATE, **fields})
 
 
 def going_on(id: str, *messages: Message, **fields: Any) -> Turn:

@@ -96,20 +96,20 @@ def test_history_is_rendered_by_every_family(name: str, tools: tuple[Tool, ...])
 
 def test_calls_are_what_the_model_wrote() -> None:
     """So that the next turn finds their K/V."""
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     seen: list[TokenRequest] = []
 
     def reply(request: TokenRequest) -> list[int]:
         seen.append(request)
-        return nano.ids("Well: " + written(nano, CALLS))
+        return mini.ids("Well: " + written(mini, CALLS))
 
-    answer = events(nano.model(reply), turn(user("go"), tools=TOOLS, max_tokens=300))
+    answer = events(mini.model(reply), turn(user("go"), tools=TOOLS, max_tokens=300))
     blocks = tuple(blocks_of(answer))
     results = tuple(ToolResult(block.id) for block in blocks if isinstance(block, ToolUse))
-    model = nano.model()
+    model = mini.model()
     ids = encode(model, turn(user("go"), Message("assistant", blocks), Message("user", results), tools=TOOLS)).ids
     asyncio.run(model.engine.close())
-    whole = [*seen[0].ids, *nano.ids("Well: " + written(nano, CALLS))]
+    whole = [*seen[0].ids, *mini.ids("Well: " + written(mini, CALLS))]
     assert ids[: len(whole)] == whole
 
 
@@ -197,14 +197,14 @@ def test_events_are_the_same_however_tokens_come(name: str, said: list[str], cut
 
 
 def test_finished_calls_are_counted_by_what_is_wrong_with_them() -> None:
-    nano = FAMILIES["nano"]
-    model = nano.model()
+    mini = FAMILIES["mini"]
+    model = mini.model()
     asyncio.run(model.engine.close())
     made = [*CALLS, ("weather", "{}"), ("wether", "{}"), ("now", '{"a": 01}'), ("weather", '{"city": 5, "unit": "K"}')]
-    answer, _ = answer_of(model, TOOLS, nano.ids(written(nano, made) + "<|call|>nonsense"), [])
+    answer, _ = answer_of(model, TOOLS, mini.ids(written(mini, made) + "<|call|>nonsense"), [])
     assert answer.calls == 7
     assert answer.tool_errors == {"schema_mismatch": 2, "unknown_name": 1, "invalid_json": 2}
-    assert answer_of(model, TOOLS, nano.ids(written(nano, CALLS)), [])[0].tool_errors == {}
+    assert answer_of(model, TOOLS, mini.ids(written(mini, CALLS)), [])[0].tool_errors == {}
 
 
 def test_the_ledger_learns_what_was_wrong_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +218,13 @@ def test_the_ledger_learns_what_was_wrong_with_calls(monkeypatch: pytest.MonkeyP
             return super().mismatch(schema, value)
 
     monkeypatch.setattr(validation, "SchemaCheck", Seen)
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     tool = Tool("odd", {"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}})
     rows: list[UsageRow] = []
 
     async def main() -> None:
-        said = written(nano, [("odd", '{"a": 5}'), ("odd", '{"a": 6}'), ("odd", '{"a": 5}')])
-        model = nano.model(nano.says(said))
+        said = written(mini, [("odd", '{"a": 5}'), ("odd", '{"a": 6}'), ("odd", '{"a": 5}')])
+        model = mini.model(mini.says(said))
         async for _ in Service(Registry([model]), SETTINGS, rows.append).run(turn(tools=(tool,), max_tokens=300)):
             pass
         await model.engine.close()
@@ -239,5 +239,5 @@ def test_a_grammar_past_the_librarys_limits_is_refused_in_words() -> None:
     properties = {f"p{number}": {"type": "string"} for number in range(10)}
     tools = tuple(Tool(f"f{number}", {"type": "object", "properties": properties}) for number in range(1000))
     with pytest.raises(SenryuError, match="too complex") as caught:
-        events(FAMILIES["nano"].model(), turn(tools=tools))
+        events(FAMILIES["mini"].model(), turn(tools=tools))
     assert "panic" not in caught.value.message

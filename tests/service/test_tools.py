@@ -154,7 +154,7 @@ def test_text_is_free_where_calls_may_be(name: str, text: str) -> None:
     assert finish_of(answer).stop_reason == "end_turn"
 
 
-@pytest.mark.parametrize("name", ["nano", "mistral"])
+@pytest.mark.parametrize("name", ["mini", "mistral"])
 def test_a_call_spelled_in_letters_is_text(name: str) -> None:
     family = FAMILIES[name]
     spelled = written(family, CALLS)
@@ -182,14 +182,14 @@ def test_other_tokens_stay_possible_in_texts(name: str) -> None:
 
 
 def test_input_streams_by_key_and_value_and_eager_as_it_comes() -> None:
-    nano = FAMILIES["nano"]
-    call = written(nano, CALLS[:1])
+    mini = FAMILIES["mini"]
+    call = written(mini, CALLS[:1])
     deltas = [
-        e.json for e in events(nano.model(nano.says(call)), turn(tools=TOOLS, max_tokens=300)) if isinstance(e, InputDelta)
+        e.json for e in events(mini.model(mini.says(call)), turn(tools=TOOLS, max_tokens=300)) if isinstance(e, InputDelta)
     ]
     assert deltas == ['{"city": "Zürich"', ', "days": [1, 2]', ', "at": {"hour": 7}}']
     eager = (Tool(WEATHER.name, WEATHER.input_schema, eager=True), NOW)
-    answer = events(nano.model(nano.says(call), seconds_per_step=0.001, drafts=False), turn(tools=eager, max_tokens=300))
+    answer = events(mini.model(mini.says(call), seconds_per_step=0.001, drafts=False), turn(tools=eager, max_tokens=300))
     fragments = [e.json for e in answer if isinstance(e, InputDelta)]
     assert "".join(fragments) == CALLS[0][1]
     assert len(fragments) > 10
@@ -216,15 +216,15 @@ def test_max_tokens_may_cut_a_call(name: str, cut: int, eager: bool) -> None:
 
 
 def test_stop_sequences_watch_text_alone() -> None:
-    nano = FAMILIES["nano"]
-    said = "So: city" + written(nano, CALLS[:1])
+    mini = FAMILIES["mini"]
+    said = "So: city" + written(mini, CALLS[:1])
     for stop, text, calls in [
         ("city", "So: ", 0),
         ("Zürich", "So: city", 1),
         ("city<|call|>", "So: city", 1),
         ("arg", "So: city", 1),
     ]:
-        answer = events(nano.model(nano.says(said)), turn(tools=TOOLS, stop_sequences=(stop,), max_tokens=400))
+        answer = events(mini.model(mini.says(said)), turn(tools=TOOLS, stop_sequences=(stop,), max_tokens=400))
         assert text_of(answer) == text
         assert len(inputs_of(answer)) == calls
         assert finish_of(answer).stop_reason == ("tool_use" if calls else "stop_sequence")
@@ -299,9 +299,9 @@ def test_one_call_at_a_time(name: str) -> None:
 
 
 def test_numbers_that_no_float_holds() -> None:
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     arguments = '{"a": -1e999, "b": ' + "9" * 5000 + "}"
-    answer = events(nano.model(nano.says(written(nano, [("any", arguments)]))), turn(tools=(Tool("any", {}),), max_tokens=6000))
+    answer = events(mini.model(mini.says(written(mini, [("any", arguments)]))), turn(tools=(Tool("any", {}),), max_tokens=6000))
     assert [call.input for call in blocks(answer)] == [{"a": -sys.float_info.max, "b": sys.float_info.max}]
 
 
@@ -330,27 +330,27 @@ AWKWARD = [
 @pytest.mark.parametrize("schema", AWKWARD, ids=lambda schema: json.dumps(schema)[:60])
 def test_a_schema_that_is_not_understood_is_relaxed(schema: dict[str, Any]) -> None:
     """Only for the tool that has it, and only as far as it must be."""
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     nested = schema
     for _ in range(200):
         nested = {"type": "object", "properties": {"deeper": nested}}
     for tools in ((Tool("odd", schema), WEATHER), (Tool("odd", nested), WEATHER)):
-        odd = events(nano.model(), turn(tools=tools, tool_choice=ToolChoice("tool", "odd"), max_tokens=200, seed=1))
+        odd = events(mini.model(), turn(tools=tools, tool_choice=ToolChoice("tool", "odd"), max_tokens=200, seed=1))
         assert {name for name, _ in inputs_of(odd)} == {"odd"}
         one = ToolChoice("tool", "weather", parallel=False)
-        answer = events(nano.model(), turn(tools=tools, tool_choice=one, max_tokens=1000, seed=1))
+        answer = events(mini.model(), turn(tools=tools, tool_choice=one, max_tokens=1000, seed=1))
         ((name, value),) = inputs_of(answer)
         assert (name, finish_of(answer).stop_reason) == ("weather", "tool_use")
         assert valid(name, value)
 
 
 def test_named_parameters_are_the_only_ones() -> None:
-    nano = FAMILIES["nano"]
+    mini = FAMILIES["mini"]
     tool = Tool("pick", {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}}})
     turns = [
         turn(tools=(tool,), tool_choice=ToolChoice("any", parallel=False), max_tokens=300, seed=seed) for seed in range(20)
     ]
-    seen = {json.dumps(value) for answer in several(nano.model(), turns) for _, value in inputs_of(answer)}
+    seen = {json.dumps(value) for answer in several(mini.model(), turns) for _, value in inputs_of(answer)}
     assert seen == {"{}", '{"color": "red"}', '{"color": "blue"}'}
 
 
@@ -391,7 +391,7 @@ OPEN = {"type": "object", "properties": {"a": {}}}
     ],
 )  # fmt: skip
 def test_strict_tools_are_kept_to_or_refused(tools: tuple[Tool, ...], why: str) -> None:
-    model = FAMILIES["nano"].model()
+    model = FAMILIES["mini"].model()
     with pytest.raises(SenryuError) as caught:
         events(model, turn(tools=tools))
     assert (caught.value.message, caught.value.status) == (why, 400)
@@ -405,7 +405,7 @@ def test_strict_tools_of_the_most_that_is_allowed() -> None:
     schema = closed(properties, ["tree", "id"]) | {"$defs": {"tree": tree}}
     tools = tuple(strict(schema, f"t{i}") for i in range(12))
     turns = [turn(tools=tools, tool_choice=ToolChoice("any", parallel=False), max_tokens=500, seed=seed) for seed in range(8)]
-    for answer in several(FAMILIES["nano"].model(), turns):
+    for answer in several(FAMILIES["mini"].model(), turns):
         ((name, value),) = inputs_of(answer)
         assert valid(name, value, tools)
         assert list(value)[:2] == ["tree", "id"]
@@ -414,7 +414,7 @@ def test_strict_tools_of_the_most_that_is_allowed() -> None:
 def test_a_model_that_cannot_call_says_so() -> None:
     used = (user("go"), Message("assistant", (ToolUse("t", "now", {}),)), Message("user", (ToolResult("t"),)))
     for asked in (turn(tools=TOOLS), turn(*used)):
-        with pytest.raises(SenryuError, match=r"^tools: 'senryu-nano' does not support tool use") as caught:
+        with pytest.raises(SenryuError, match=r"^tools: 'senryu-mini' does not support tool use") as caught:
             events(NO_CALLS.model(), asked)
         assert caught.value.status == 400
 

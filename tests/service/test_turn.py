@@ -35,7 +35,7 @@ def assistant(text: str) -> Message:
 
 
 def turn(*messages: Message, **fields: object) -> Turn:
-    return Turn(**{"model": "senryu-nano", "messages": messages or (user("Hi"),), "max_tokens": 64, **fields})  # type: ignore[arg-type]
+    return Turn(**{"model": "senryu-mini", "messages": messages or (user("Hi"),), "max_tokens": 64, **fields})  # type: ignore[arg-type]
 
 
 def events(model: LoadedModel, asked: Turn) -> list[Event]:

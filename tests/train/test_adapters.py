@@ -294,7 +294,7 @@ def test_what_cannot_be_trained_is_refused(options: FinetuneOptions, change: dic
         finetune_checkpoint(replace(options, **change))
 
 
-@pytest.mark.parametrize("model", ["nanoo", "path:/nowhere", "hf:nobody"])
+@pytest.mark.parametrize("model", ["minii", "path:/nowhere", "hf:nobody"])
 def test_an_unknown_model_is_refused_as_by_the_server(options: FinetuneOptions, model: str) -> None:
     with pytest.raises(ModelError, match=model):
         finetune_checkpoint(replace(options, model=model))

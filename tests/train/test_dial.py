@@ -176,5 +176,6 @@ def test_recipes_have_the_shapes_of_the_dial(name: str, size: str) -> None:
 
 def test_mini_takes_at_most_25_minutes() -> None:
     mini = load_recipe(NANO.parent / "mini.toml")
-    assert mini.minutes is not None and mini.minutes <= 25
+    assert mini.minutes is not None
+    assert mini.minutes <= 25
     assert sum(mini.share(name) for name in mini.stages) == pytest.approx(1)

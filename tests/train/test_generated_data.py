@@ -15,12 +15,12 @@ from senryu.train.mix import Mix
 from senryu.train.recipe import Recipe, RecipeError, Source
 from senryu.train.sources import Places
 
-NANO = Path(chat.TEMPLATE).parent
+MINI = Path(chat.TEMPLATE).parent
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    return Tokenizer.from_file(str(MINI / "tokenizer.json"))
 
 
 def prepared(recipe: Recipe, tokenizer: Tokenizer, folder: Path, *mix: Source, sequence: int = 2048) -> data.Prepared:

@@ -21,14 +21,14 @@ from senryu.train.sources import Places
 from senryu.train.stages import Run, train
 from senryu.train.vocabulary import BEGIN, IDS
 
-NANO = Path(chat.TEMPLATE).parent
+MINI = Path(chat.TEMPLATE).parent
 LENGTH = 1024
 BOOKS, CHAPTERS = 6, 9
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    return Tokenizer.from_file(str(MINI / "tokenizer.json"))
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ from senryu.train.recipe import Recipe, RecipeError, Source, load_recipe
 from senryu.train.sources import Places, find
 from senryu.train.vocabulary import IDS
 
-NANO = Path(chat.TEMPLATE).parent
+MINI = Path(chat.TEMPLATE).parent
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    return Tokenizer.from_file(str(MINI / "tokenizer.json"))
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:

@@ -238,4 +238,4 @@ def test_smalltalk_is_seeded_varied_and_honest() -> None:
     answers = {m["content"] for talk in talks for m in talk if m["role"] == "assistant"}
     assert len(answers) > 2_000
     assert not [a for a in answers if "{" in a or "I am Claude" in a or "I am ChatGPT" in a]
-    assert any(a.startswith("I am Senryu nano") for a in answers)
+    assert any(a.startswith("I am Senryu") for a in answers)

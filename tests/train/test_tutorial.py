@@ -21,7 +21,7 @@ from senryu.train.stages import train_all
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text()
-NANO = Path(senryu.models.__path__[0]) / "nano"
+MINI = Path(senryu.models.__path__[0]) / "mini"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_its_own_recipe_runs_every_stage_from_the_shipped_model(folder: Path, tm
     lengths = {"sequence": 1024, "decay_sequence": 1024}
     short = {name: replace(stage, **small, **lengths) for name, stage in recipe.stages.items()}
     short["constitutional"] = replace(short["constitutional"], options={**recipe.stages["constitutional"].options, "pairs": 3})
-    run = Run(settle(replace(recipe, **short), tmp_path, NANO), folder / "mine", RunOptions(tmp_path), NANO)
+    run = Run(settle(replace(recipe, **short), tmp_path, MINI), folder / "mine", RunOptions(tmp_path), MINI)
     assert [name for name, _ in train_all(run)] == ["pretrain", "sft", "constitutional"]
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert "chat.jsonl" in json.dumps(manifest)
     report = json.loads((tmp_path / "constitutional" / "report.json").read_text())
     assert report["judge"]
-    assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (NANO / "tokenizer.json").read_bytes()
+    assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (MINI / "tokenizer.json").read_bytes()

@@ -26,7 +26,7 @@ Suites (minutes for the bundled model / the 0.3b shape):
 
 
 def bench(
-    model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
+    model: Annotated[str, typer.Option("--model", "-m", help="mini, path:DIR or hf:ORG/REPO")] = "mini",
     shape: Annotated[str | None, typer.Option(help="Random weights of a shape instead: tiny, 0.3b or 1.1b.")] = None,
     suite: Annotated[
         str | None,

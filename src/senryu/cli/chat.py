@@ -73,7 +73,7 @@ class Session:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="nano, path:DIR or hf:ORG/REPO")],
+    model: Annotated[str, typer.Argument(help="mini, path:DIR or hf:ORG/REPO")],
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - or nothing reads stdin.")] = None,
     system: System = "",
     temperature: Temperature = 0.0,
@@ -84,7 +84,7 @@ def run(
     piped = "" if sys.stdin.isatty() else sys.stdin.read()
     parts = [part for part in (prompt if prompt != "-" else None, piped.strip()) if part]
     if not parts:
-        say('senryu run: no prompt. Type `senryu run nano "Hello"`, or pipe text into it.')
+        say('senryu run: no prompt. Type `senryu run mini "Hello"`, or pipe text into it.')
         raise typer.Exit(2)
     session = Session(model, system, temperature, max_tokens, weights)
 
@@ -155,7 +155,7 @@ def command(session: Session, line: str) -> bool:
 
 
 def chat(
-    model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
+    model: Annotated[str, typer.Option("--model", "-m", help="mini, path:DIR or hf:ORG/REPO")] = "mini",
     system: System = "",
     temperature: Temperature = 0.7,
     max_tokens: MaxTokens = 1024,

@@ -17,7 +17,7 @@ def _option(text: str, *names: str, **limits: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=_PANEL, show_default=False, **limits)
 
 
-Model = Annotated[str | None, _option("nano, path:DIR or hf:ORG/REPO; --data is then a file of conversations, JSON Lines.")]
+Model = Annotated[str | None, _option("mini, path:DIR or hf:ORG/REPO; --data is then a file of conversations, JSON Lines.")]
 Lora = Annotated[
     bool | None, _option("Train low-rank additions to the matrices, merged at the end; else all weights.", "--lora")
 ]

@@ -30,7 +30,7 @@ def ls(json: Json = False) -> None:
 
 
 @app.command("show")
-def show(model: Annotated[str, typer.Argument(help="nano, path:DIR or hf:ORG/REPO")], json: Json = False) -> None:
+def show(model: Annotated[str, typer.Argument(help="mini, path:DIR or hf:ORG/REPO")], json: Json = False) -> None:
     """Describe one model: shape, size, context, licence, memory it needs."""
     from senryu.config import load_settings
     from senryu.model.hub import describe, resolve

@@ -11,7 +11,7 @@ from senryu.cli.output import CompileProgress, Kv, Weights, say
 
 
 def serve(
-    model: Annotated[str, typer.Option("--model", "-m", help="nano, path:DIR or hf:ORG/REPO")] = "nano",
+    model: Annotated[str, typer.Option("--model", "-m", help="mini, path:DIR or hf:ORG/REPO")] = "mini",
     host: Annotated[
         str | None,
         typer.Option(help="Address to listen on [127.0.0.1]. Any but loopback needs an API key.", show_default=False),

@@ -43,7 +43,7 @@ NoCompile = Annotated[bool, typer.Option("--no-compile", help="Without torch.com
 From = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="FROM", help="Start from a stage, or from a model: nano or path:DIR [the stage before].",
+        "--from", metavar="FROM", help="Start from a stage, or from a model: mini or path:DIR [the stage before].",
         show_default=False,
     ),
 ]  # fmt: skip

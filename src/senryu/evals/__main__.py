@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from senryu.config import Settings, load_settings
-from senryu.evals import agreement, card, generated, labels, needles, perplexity, plot, readme, refusals, stages, tasks
+from senryu.evals import agreement, card, generated, labels, needles, ngram, perplexity, plot, readme, refusals, stages, tasks
 from senryu.model.hub import resolve
 from senryu.model.program import Program
 from senryu.model.spec import load_spec
@@ -60,18 +60,21 @@ def measure(
     settings = load_settings()
     result = asyncio.run(_by_engine(settings, run / "model", data, limit, made, needle_chars))
     documents = perplexity.read_held_out(run / "data" / "held_out.jsonl.xz", load_tokenizer(run / "model"), held_out_bytes)
+    vocab = load_spec(run / "model").vocab
+    order = ngram.longest(vocab)
     rows = np.load(run / "data" / "pretrain.npy", mmap_mode="r")
     seen = rows.reshape(-1)[: card.read(run / "pretrain" / "summary.json")["tokens"]]
     bits = {
         "model": perplexity.bits_per_byte(documents, perplexity.model_nats(run / "model")),
-        "five_gram": perplexity.bits_per_byte(documents, perplexity.ngram_nats(seen)),
+        "ngram": perplexity.bits_per_byte(documents, perplexity.ngram_nats(seen, order, vocab)),
     }
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "engine": "Senryu's int8 CPU engine" if settings.kernels not in ("numpy", "fp32") else f"the {settings.kernels} path",
         "sequence": max(_row_length(run / "data" / f"{name}.npy") for name in ("pretrain", "sft", "long")),
         "held_out_bytes": sum(d.size for d in documents),
-        "five_gram_tokens": len(seen),
+        "ngram_tokens": len(seen),
+        "ngram_order": order,
         "prepared": card.read(run / "data" / "pretrain.json"),
         "bits_per_byte": bits,
         **result,
@@ -168,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_comparisons(verbs: Any) -> None:
     """Commands beside measuring and the card."""
     command = verbs.add_parser("agreement", help="perplexity and next tokens of number formats against the fp32 definition")
-    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument("--model", default="mini", help="mini, path:DIR or hf:ORG/REPO")
     command.add_argument("--data", type=Path, help="folder of the data bundle: the texts of its eval/ are taken")
     command.add_argument("--text", type=Path, nargs="+", default=[], help="files of text, or .jsonl.xz rows, to take")
     command.add_argument("--per-file", type=int, default=100, help="rows of each .jsonl.xz file")
@@ -176,7 +179,7 @@ def _add_comparisons(verbs: Any) -> None:
     command.add_argument("--formats", nargs="+", choices=names, default=names, metavar="FORMAT", help=" ".join(names))
     command.add_argument("--kernels", help="auto, numpy or an instruction set, as in config.toml")
     command = verbs.add_parser("needles", help="what the model finds in long texts, by length and depth")
-    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument("--model", default="mini", help="mini, path:DIR or hf:ORG/REPO")
     command.add_argument(
         "--tokens", type=int, nargs="+", default=needles.LENGTHS, metavar="N", help="prompt and answer together"
     )
@@ -188,7 +191,7 @@ def _add_comparisons(verbs: Any) -> None:
     command = verbs.add_parser(
         "refusals", help="unsafe requests declined, benign twins answered, collapse; models side by side"
     )
-    command.add_argument("--model", default="nano", help="nano, path:DIR or hf:ORG/REPO")
+    command.add_argument("--model", default="mini", help="mini, path:DIR or hf:ORG/REPO")
     command.add_argument(
         "--against", nargs="+", default=[], metavar="REF", help="models that it is compared with, prompt by prompt"
     )

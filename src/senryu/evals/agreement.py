@@ -1,6 +1,6 @@
 """What the engine's number formats cost against the fp32 definition, over real text: perplexity, next tokens, divergence.
 
-python -m senryu.evals agreement --model nano --data DATA
+python -m senryu.evals agreement --model mini --data DATA
 """
 
 from __future__ import annotations

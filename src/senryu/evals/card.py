@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def sources_table(tokens: dict[str, int]) -> str:
 
 def bits_table(measured: dict[str, Any]) -> str:
     """Bits per byte of the model beside the baseline, by held-out file."""
-    model, baseline = measured["bits_per_byte"]["model"], measured["bits_per_byte"]["five_gram"]
-    lines = ["| held-out text | senryu nano | 5-gram |", "|---|---|---|"]
+    model, baseline = measured["bits_per_byte"]["model"], measured["bits_per_byte"]["ngram"]
+    lines = [f"| held-out text | this model | {measured['ngram_order']}-gram |", "|---|---|---|"]
     names = sorted(model, key=lambda name: (name == "all", name))
     lines += [f"| {name} | {model[name]:.3f} | {baseline[name]:.3f} |" for name in names]
     return "\n".join(lines)
@@ -127,21 +128,35 @@ def dialogues(measured: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def device(summary: dict[str, Any]) -> str:
+    """What a stage ran on, as its summary has it."""
+    return f"{summary['threads']} CPU threads" if summary["device"] == "cpu" else "one GPU"
+
+
+def seen(trained: int, prepared: int) -> str:
+    """How much of the prepared tokens a run trained on."""
+    if trained < prepared:
+        return f"a random {100 * trained / prepared:.0f} % of them"
+    return f"all of them {trained / prepared:.1f} times"
+
+
 def stage_line(name: str, summary: dict[str, Any]) -> str:
     """One stage's compute in one line, and the model that it started from where that was no stage of the run."""
-    start = summary["start"]
-    device = f"{summary['threads']} CPU threads" if summary["device"] == "cpu" else summary["device"]
+    start, seconds = summary["start"], summary["seconds"]
+    took = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
     return (
-        f"- {name}: {summary['tokens'] / 1e6:.1f} M tokens in {summary['step']:,} steps, {summary['seconds'] / 60:.0f} minutes "
-        f"on {device} ({summary['dtype']}, torch {summary['torch']}), seed {summary['seed']}"
+        f"- {name}: {summary['tokens'] / 1e6:.1f} M tokens in {summary['step']:,} steps, {took} "
+        f"on {device(summary)} ({summary['dtype']}, torch {summary['torch']}), seed {summary['seed']}"
         + ("" if start in ("seed", *STAGES) else f"; started from {start}")
     )
 
 
 def stage_lines(run: Path) -> str:
-    """The stages that the run has, in the order in which they ran."""
+    """The stages of the run as they followed each other; then RUN/made.md: in words, what no stage did to the weights."""
     paths = {name: run / name / "summary.json" for name in STAGES}
-    return "\n".join(stage_line(STAGES[name], read(path)) for name, path in paths.items() if path.exists())
+    lines = [stage_line(STAGES[name], read(path)) for name, path in paths.items() if path.exists()]
+    by_hand = run / "made.md"
+    return "\n".join(lines) + (f"\n\n{by_hand.read_text(encoding='utf8').strip()}" if by_hand.exists() else "")
 
 
 def read(path: Path) -> Any:
@@ -165,7 +180,10 @@ def card(run: Path, measured: dict[str, Any]) -> str:
         "advertised": advertised(measured),
         "dialogues": dialogues(measured),
         "stages": stage_lines(run),
-        "seen_percent": 100 * pretrain["tokens"] / sum(measured["prepared"].values()),
+        "seen": seen(pretrain["tokens"], sum(measured["prepared"].values())),
+        "name": pretrain["recipe"],
+        "where": device(pretrain),
+        "held_out": 100 * tomllib.loads((run / "recipe.toml").read_text(encoding="utf8"))["held_out"],
         "pretraining_sources": sources_table(measured["prepared"]),
         "finetuning_sources": sources_table(read(run / "data" / "sft.json")),
     }

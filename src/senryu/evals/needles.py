@@ -102,7 +102,7 @@ def sentence(measured: Figures) -> str:
 
 
 def run(settings: Settings, ref: str, lengths: Sequence[int], texts: int) -> Figures:
-    """`measure` of the model of a reference (nano, path:DIR, hf:ORG/REPO), and what it was measured with.
+    """`measure` of the model of a reference (mini, path:DIR, hf:ORG/REPO), and what it was measured with.
 
     Raises ValueError as `measure`, SenryuError where the model cannot be loaded.
     """

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BITS = 12  # of a token id in a packed n-gram: five ids fit into 64 bits
+PACKED = 64  # bits of a packed n-gram
+
+
+def longest(vocab: int) -> int:
+    """The highest order up to 5 whose n-grams fit: 5 for a vocabulary of at most 4,096, 4 for one of at most 65,536."""
+    return min(5, PACKED // (vocab - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,22 @@ class _Order:
 
 
 class NGram:
-    """A model of the next token given the `order` - 1 before it. Ids must be below 4,096."""
+    """A model of the next token given the `order` - 1 before it. Ids must be below `vocab`."""
 
-    def __init__(self, tokens: np.ndarray, order: int = 5, vocab: int = 4096) -> None:
-        """Count `tokens` int [n]. Raises ValueError when ids or the order do not fit into 64 bits."""
-        if vocab > 1 << BITS or order * BITS > 64 or order < 1:
+    def __init__(self, tokens: np.ndarray, order: int, vocab: int) -> None:
+        """Count `tokens` int [n]. Raises ValueError when an n-gram does not fit into 64 bits."""
+        self.order, self.vocab, self._bits = order, vocab, (vocab - 1).bit_length()
+        if order * self._bits > PACKED or order < 1:
             raise ValueError(
-                f"ids need {BITS} bits and {order} of them 64; use a vocabulary of at most {1 << BITS} and order 1-5"
+                f"{order} ids of {self._bits} bits do not fit into {PACKED}; "
+                f"use order 1 to {longest(vocab)} with a vocabulary of {vocab:,}"
             )
-        self.order, self.vocab = order, vocab
-        grams, counts = np.unique(_pack(tokens, order), return_counts=True)
+        grams, counts = np.unique(_pack(tokens, order, self._bits), return_counts=True)
         self._orders: list[_Order] = []
         for length in range(order, 0, -1):
-            self._orders.append(_tables(grams, counts))
+            self._orders.append(_tables(grams, counts, self._bits))
             # lower orders count in how many contexts a token occurs: distinct left extensions
-            keep = np.uint64((1 << (BITS * (length - 1))) - 1)
+            keep = np.uint64((1 << (self._bits * (length - 1))) - 1)
             grams, counts = np.unique(grams & keep, return_counts=True)
         self._orders.reverse()
 
@@ -48,8 +54,8 @@ class NGram:
         for length, table in enumerate(self._orders, start=1):
             if len(tokens) < length:
                 break
-            packed = _pack(tokens, length)
-            context, found = _find(table.contexts, packed >> np.uint64(BITS))
+            packed = _pack(tokens, length, self._bits)
+            context, found = _find(table.contexts, packed >> np.uint64(self._bits))
             gram, seen = _find(table.grams, packed)
             lower = p[length - 1 :]
             mixed = (np.where(seen, table.discounted[gram], 0.0) + table.left[context] * lower) / table.totals[context]
@@ -57,22 +63,22 @@ class NGram:
         return np.asarray(-np.log(p))
 
 
-def _pack(tokens: np.ndarray, length: int) -> np.ndarray:
+def _pack(tokens: np.ndarray, length: int, bits: int) -> np.ndarray:
     """uint64 [n - length + 1]: each n-gram in one number, the last token in the lowest bits."""
     ids = tokens.astype(np.uint64)
     packed = np.zeros(len(ids) - length + 1, np.uint64)
     for i in range(length):
-        packed = (packed << np.uint64(BITS)) | ids[i : len(ids) - length + 1 + i]
+        packed = (packed << np.uint64(bits)) | ids[i : len(ids) - length + 1 + i]
     return packed
 
 
-def _tables(grams: np.ndarray, counts: np.ndarray) -> _Order:
+def _tables(grams: np.ndarray, counts: np.ndarray, bits: int) -> _Order:
     """Discounts from the counts of counts (Chen & Goodman, equation 26), then the sums of every context."""
     n1, n2, n3, n4 = (max(int((counts == c).sum()), 1) for c in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2)
     discounts = np.clip([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3], 0.0, [0.0, 0.99, 1.99, 2.99])
     discount = discounts[np.minimum(counts, 3)]
-    contexts, start = np.unique(grams >> np.uint64(BITS), return_index=True)
+    contexts, start = np.unique(grams >> np.uint64(bits), return_index=True)
     return _Order(
         grams, counts - discount, contexts, np.add.reduceat(counts.astype(np.float64), start), np.add.reduceat(discount, start)
     )

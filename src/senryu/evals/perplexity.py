@@ -83,7 +83,7 @@ def model_nats(folder: Path) -> Nats:
     return nats
 
 
-def ngram_nats(training_tokens: np.ndarray) -> Nats:
-    """The 5-gram baseline as a scorer."""
-    model = NGram(training_tokens)
+def ngram_nats(training_tokens: np.ndarray, order: int, vocab: int) -> Nats:
+    """The n-gram baseline as a scorer."""
+    model = NGram(training_tokens, order, vocab)
     return lambda ids: model.nats(ids)[1:]

@@ -31,7 +31,7 @@ class Client:
     def events(self, text: str, max_tokens: int, marked: str = "") -> Iterator[dict[str, Any]]:
         """The server-sent events of one streamed message, greedy. marked: a system prompt with a cache breakpoint behind it."""
         body: dict[str, Any] = {
-            "model": "senryu-nano",
+            "model": "senryu-mini",
             "max_tokens": max_tokens,
             "stream": True,
             "messages": [{"role": "user", "content": text}],

@@ -17,7 +17,7 @@ from senryu.model.template import TemplateError, load_template
 from senryu.model.tokenizer import load_tokenizer
 from senryu.model.weights import check, expected_shapes, load_weights
 
-NANO = "nano"
+MINI = "mini"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FETCHED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "LICENSE*", "README*"]
 # folders hold other formats of the same weights, "consolidated" is the same again in Mistral's layout, pickles run code
@@ -39,7 +39,7 @@ class ModelFiles:
 def resolve(ref: str, home: Path, *, download: Download | None = None) -> ModelFiles:
     """The directory of `ref`, downloaded into home/models first if it must be.
 
-    nano                the model in this package
+    mini                the model in this package
     path:DIR, DIR       a directory in Hugging Face's layout
     NAME                a directory in home/models
     hf:ORG/REPO[@REV]   a repository of the Hugging Face hub; only safetensors, JSON, template and licence files are fetched
@@ -47,8 +47,8 @@ def resolve(ref: str, home: Path, *, download: Download | None = None) -> ModelF
     Raises ModelError for a reference that names nothing, a failed download, and a model that we cannot run (known from its
     config.json, before its weights are fetched).
     """
-    if ref == NANO:
-        return _directory(_nano(), "senryu-nano", NANO)
+    if ref == MINI:
+        return _directory(_bundled(), "senryu-mini", MINI)
     if ref.startswith("hf:"):
         return _from_hub(ref, home / "models", download)
     path = Path(ref.removeprefix("path:")).expanduser()
@@ -60,11 +60,11 @@ def resolve(ref: str, home: Path, *, download: Download | None = None) -> ModelF
 
 
 def local_models(home: Path) -> list[ModelFiles]:
-    """The models that need no download: nano, then the directories and the finished downloads in home/models by name.
+    """The models that need no download: mini, then the directories and the finished downloads in home/models by name.
 
     What is there but cannot run (another family, files missing) is left out; `resolve` and `describe` say why.
     """
-    found = [resolve(NANO, home)]
+    found = [resolve(MINI, home)]
     for entry in sorted((home / "models").glob("*")) if (home / "models").is_dir() else []:
         if entry.name.startswith("models--"):
             repository = entry.name.removeprefix("models--").replace("--", "/")
@@ -118,8 +118,8 @@ def _int8_bytes(spec: ModelSpec) -> int:
     return sum(math.prod(shape) + 4 * shape[0] if len(shape) == 2 else 4 * shape[0] for shape in shapes)
 
 
-def _nano() -> Path:
-    return Path(senryu.__file__).parent / "models" / "nano"
+def _bundled() -> Path:
+    return Path(senryu.__file__).parent / "models" / "mini"
 
 
 def _is_name(ref: str) -> bool:
@@ -207,10 +207,10 @@ def _unknown(ref: str, home: Path) -> str:
     if _REPOSITORY.fullmatch(ref):
         return f"{ref!r}: there is no such directory. For a repository of the Hugging Face hub write hf:{ref}."
     if ":" in ref:
-        return f"{ref!r}: a reference of this kind is not known. Write nano, path:DIR or hf:ORG/REPO."
-    close = difflib.get_close_matches(ref, [NANO, *known], n=1, cutoff=0.5)
+        return f"{ref!r}: a reference of this kind is not known. Write mini, path:DIR or hf:ORG/REPO."
+    close = difflib.get_close_matches(ref, [MINI, *known], n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{ref!r}: no model and no directory has this name.{hint} Write nano, path:DIR or hf:ORG/REPO."
+    return f"{ref!r}: no model and no directory has this name.{hint} Write mini, path:DIR or hf:ORG/REPO."
 
 
 def _has_template(path: Path) -> bool:

@@ -42,7 +42,7 @@ class CallFormat:
     key_separator: str = ": "
 
 
-NANO = CallFormat("nano", start="<|call|>")
+OURS = CallFormat("senryu", start="<|call|>")
 HERMES = CallFormat("hermes", start="<tool_call>", opening="\n", closing="\n</tool_call>", lead="\n")
 LLAMA3 = CallFormat("llama 3", start='{"name": "', before_name="", middle='", "parameters": ', anchored=True)
 MISTRAL = CallFormat("mistral", start="[TOOL_CALLS]", opening=" [", between=", ", closing="]", id_length=9)
@@ -54,7 +54,7 @@ MISTRAL_ARGS = CallFormat(
 def detect(template: str) -> CallFormat | None:
     """The format of the model whose chat template has this text; None when it has none that is known here."""
     if "<|call|>" in template:
-        return NANO
+        return OURS
     if "<tool_call>" in template:
         return None if "<function=" in template else HERMES  # that one writes arguments as tags, not as JSON
     if "[TOOL_CALLS]" in template:

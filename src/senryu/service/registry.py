@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]  # kernel's name, index, total
 
 HAIKU = "claude-3-5-haiku-20241022"
 HAIKU_RELEASED = datetime(2024, 10, 22, tzinfo=UTC)
-NANO = "senryu-nano"
+MINI = "senryu-mini"
 ALIASES = dict.fromkeys(  # the names that the model had elsewhere -> the one that it has here
     (
         "claude-3-5-haiku-latest",
@@ -90,8 +90,8 @@ class Registry:
         first = self.models[0]
         self._served = {
             HAIKU: Served(HAIKU, f"Claude Haiku 3.5 (answered by {first.name})", HAIKU_RELEASED, first),
-            NANO: Served(
-                NANO, "Senryu nano" if first.name == NANO else f"{NANO} (answered by {first.name})", first.created, first
+            MINI: Served(
+                MINI, "Senryu mini" if first.name == MINI else f"{MINI} (answered by {first.name})", first.created, first
             ),
         }
         for model in self.models:
@@ -131,12 +131,12 @@ def aliases_of(id: str) -> tuple[str, ...]:
 
 def names_of(model: str) -> tuple[str, ...]:
     """Every name that leads to the model of this name when it alone is served."""
-    ids = dict.fromkeys((model, NANO, HAIKU))
+    ids = dict.fromkeys((model, MINI, HAIKU))
     return tuple(name for id in ids for name in (id, *aliases_of(id)))
 
 
 def load_model(settings: Settings, ref: str, progress: Progress | None = None) -> LoadedModel:
-    """The model of `ref` (nano, hf:ORG/REPO, path:DIR, DIR), ready to answer.
+    """The model of `ref` (mini, hf:ORG/REPO, path:DIR, DIR), ready to answer.
 
     `progress` is told of every kernel that must be compiled. Raises SenryuError when it cannot be loaded or does not fit.
     """

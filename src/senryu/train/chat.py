@@ -15,7 +15,7 @@ from senryu.service.prompt import template_inputs
 from senryu.train.vocabulary import IDS
 from senryu.types import Turn
 
-TEMPLATE = Path(__file__).parent.parent / "models" / "nano" / "chat_template.jinja"
+TEMPLATE = Path(__file__).parent.parent / "models" / "mini" / "chat_template.jinja"
 
 # The wordings of sft/intents_slots: the message stands in a user turn with candidate labels, or alone under a system prompt.
 _MESSAGE = (

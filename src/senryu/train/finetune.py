@@ -40,7 +40,7 @@ _FREE = ("model", "data", "out", "home", "device", "micro_tokens", "minutes", "e
 class FinetuneOptions:
     """What is fine-tuned on what, and how. Raises RecipeError for a value that cannot be.
 
-    model: nano, path:DIR or hf:ORG/REPO, as `senryu serve` takes it; home: SENRYU_HOME, where downloads lie.
+    model: mini, path:DIR or hf:ORG/REPO, as `senryu serve` takes it; home: SENRYU_HOME, where downloads lie.
     A run ends when the first of epochs, tokens and minutes is used up; without any of them it has 3 epochs.
     """
 

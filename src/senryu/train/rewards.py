@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from senryu.service.calls import NANO, ArgumentsPart, CallParser, CallStarted, CallStopped, Part, TextPart
+from senryu.service.calls import OURS, ArgumentsPart, CallParser, CallStarted, CallStopped, Part, TextPart
 from senryu.service.toolcheck import read_arguments
 from senryu.train.generators.exact import flat, last_number
 from senryu.train.vocabulary import END, IDS, SPECIALS
@@ -35,7 +35,7 @@ class Said:
 def read(ids: Sequence[int], tokenizer: Tokenizer) -> Said:
     """Parse an answer's tokens back, calls included."""
     ended = END in ids and all(token >= len(SPECIALS) or token in (END, IDS[CALL]) for token in ids)
-    parser, parts = CallParser(NANO, (CALL,)), list[Part]()
+    parser, parts = CallParser(OURS, (CALL,)), list[Part]()
     pieces: list[list[int]] = [[]]
     for token in ids[: ids.index(END)] if END in ids else ids:
         if token == IDS[CALL]:

@@ -80,7 +80,7 @@ def first_net(run: Run, name: str) -> tuple[Net, str]:
     if wanted not in done:
         raise RecipeError(
             f"{run.out / wanted / 'last.pt'} does not exist; run `senryu train {wanted}` with the same --out first, "
-            "or start from a model with --from nano or --from path:DIR"
+            "or start from a model with --from mini or --from path:DIR"
         )
     load_weights(run.out / wanted / "last.pt", net)
     return net, wanted

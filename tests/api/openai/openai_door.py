@@ -12,7 +12,7 @@ from senryu.service.registry import LoadedModel
 from serving import END, SPECIALS, TOKENIZER
 
 USER, CALL, RESULT = (SPECIALS.index(f"<|{name}|>") for name in ("user", "call", "result"))
-MODEL = "senryu-nano"
+MODEL = "senryu-mini"
 
 
 def reply(request: TokenRequest) -> list[int]:

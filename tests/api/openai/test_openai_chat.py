@@ -36,7 +36,7 @@ def test_a_completion(door: Door) -> None:
     assert answer.pop("system_fingerprint").startswith("fp_")
     assert answer == {
         "object": "chat.completion",
-        "model": "senryu-nano",
+        "model": "senryu-mini",
         "choices": [
             {
                 "index": 0,
@@ -185,7 +185,7 @@ def test_how_an_answer_ends(door: Door) -> None:
 def test_without_a_limit_an_answer_ends_with_the_context() -> None:
     model = scripted_model(limits=Limits(context=200, output=150))
     with serving(model) as url, httpx.Client(base_url=url, timeout=120) as client:
-        body = {"model": "senryu-nano", "messages": [user("x" * 120)]}
+        body = {"model": "senryu-mini", "messages": [user("x" * 120)]}
         answer = client.post("/v1/chat/completions", json=body).json()
         assert answer["choices"][0]["finish_reason"] == "length"
         assert answer["usage"]["total_tokens"] == 200
@@ -205,7 +205,7 @@ def test_what_the_model_reads(door: Door) -> None:
         {"role": "system", "content": "Later."},
     ]
     claude = {
-        "model": "senryu-nano",
+        "model": "senryu-mini",
         "max_tokens": 100,
         "system": "One.\nTwo.",
         "messages": [user("Hi"), {"role": "assistant", "content": "Yes?"}, user("Later.")],
@@ -235,7 +235,7 @@ def test_the_same_conversation_gives_the_same_in_both_apis(seed: int | None) -> 
 
 def test_a_seed_repeats_an_answer() -> None:
     with serving(scripted_model()) as url, httpx.Client(base_url=url, timeout=120) as client:
-        body = {"model": "senryu-nano", "max_tokens": 20, "temperature": 2, "messages": [user("x")]}
+        body = {"model": "senryu-mini", "max_tokens": 20, "temperature": 2, "messages": [user("x")]}
 
         def said(**fields: Any) -> str:
             answer = client.post("/v1/chat/completions", json={**body, **fields}).json()
@@ -257,7 +257,7 @@ def test_an_answer_that_is_too_late(stream: bool) -> None:
     engine: Any = model.engine
     engine.generate = lambda request: generate(replace(request, deadline=time.monotonic() + 0.05))
     with serving(model) as url:
-        body = {"model": "senryu-nano", "messages": [user("x")], "stream": stream}
+        body = {"model": "senryu-mini", "messages": [user("x")], "stream": stream}
         response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
     error = read_stream(response.text)[-1]["error"] if stream else response.json()["error"]
     assert response.status_code == (200 if stream else 504)

@@ -15,7 +15,7 @@ HI = TOKENIZER.encode("Hi")
 def test_a_completion(door: Door) -> None:
     answer = door.post("completions", prompt="On and").json()
     assert answer.pop("id").startswith("cmpl-01")
-    assert (answer["object"], answer["model"]) == ("text_completion", "senryu-nano")
+    assert (answer["object"], answer["model"]) == ("text_completion", "senryu-mini")
     assert answer["choices"] == [{"text": " and so on", "index": 0, "logprobs": None, "finish_reason": "stop"}]
     assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (6, 11)
 

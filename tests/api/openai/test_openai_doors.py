@@ -10,7 +10,7 @@ from openai_door import Door
 
 from serving import says, scripted_model, serving
 
-CHAT = {"model": "senryu-nano", "messages": [{"role": "user", "content": "Hi"}]}
+CHAT = {"model": "senryu-mini", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_models(door: Door) -> None:
         assert models == {
             "object": "list",
             "data": [
-                {"id": "senryu-nano", "object": "model", "created": 1795305600, "owned_by": "senryu"},
+                {"id": "senryu-mini", "object": "model", "created": 1795305600, "owned_by": "senryu"},
                 {"id": "claude-3-5-haiku-20241022", "object": "model", "created": 1729555200, "owned_by": "senryu"},
             ],
         }
@@ -35,10 +35,10 @@ def test_models(door: Door) -> None:
         assert (error.status_code, error.json()["error"]["code"]) == (404, "model_not_found")
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/senryu-nano", "/v1/models/nobody"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/senryu-mini", "/v1/models/nobody"])
 def test_callers_of_the_claude_api_get_its_shape(door: Door, path: str) -> None:
     versioned = door.client.get(path, headers={"anthropic-version": "2023-06-01"})
-    assert versioned.json()["type" if "nano" in path or "nobody" in path else "has_more"] in ("model", "error", False)
+    assert versioned.json()["type" if "mini" in path or "nobody" in path else "has_more"] in ("model", "error", False)
     keyed = door.client.get(path, headers={"x-api-key": "any"})
     assert (keyed.status_code, keyed.json()["error"]["message"]) == (400, "anthropic-version: header is required")
     assert "openai-version" not in keyed.headers

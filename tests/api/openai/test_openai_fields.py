@@ -24,7 +24,7 @@ REGISTRY = Registry([scripted_model()])
 
 def parse(*messages: Any, options: ChatOptions | None = None, **fields: Any) -> ChatRequest:
     how = {} if options is None else {"options": options}
-    return ChatParser(REGISTRY, **how).create({"model": "senryu-nano", "messages": [*messages] or [HI], **fields})
+    return ChatParser(REGISTRY, **how).create({"model": "senryu-mini", "messages": [*messages] or [HI], **fields})
 
 
 UNHEARD: list[tuple[str, Any]] = [

@@ -17,7 +17,7 @@ from serving import idle, says, scripted_model, serving
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
 FUNCTION = {"name": "look", "description": "d", "parameters": SCHEMA, "strict": True}
 CALL = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
-SAMPLED = {"model": "senryu-nano", "temperature": 0.5, "top_p": 0.5, "metadata": {"a": "b"}, "user": "u"}
+SAMPLED = {"model": "senryu-mini", "temperature": 0.5, "top_p": 0.5, "metadata": {"a": "b"}, "user": "u"}
 GOOD: list[tuple[str, dict[str, Any]]] = [
     (
         "chat/completions",
@@ -43,7 +43,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     (
         "chat/completions",
         {
-            "model": "senryu-nano",
+            "model": "senryu-mini",
             "max_completion_tokens": 4,
             "messages": [
                 {"role": "user", "content": "x"},
@@ -56,7 +56,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("completions", SAMPLED | {"prompt": [9, 10, 11], "max_tokens": 3, "echo": True, "stop": "x", "best_of": 1}),
-    ("completions", {"model": "senryu-nano", "prompt": ["x"], "stream": True}),
+    ("completions", {"model": "senryu-mini", "prompt": ["x"], "stream": True}),
     (
         "responses",
         SAMPLED

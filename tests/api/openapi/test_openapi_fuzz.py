@@ -19,11 +19,11 @@ from in_process import URL, Application, application
 from schemathesis import Case, GenerationMode
 
 from senryu.service.limits import Limits
-from senryu.service.registry import HAIKU, NANO
+from senryu.service.registry import HAIKU, MINI
 from serving import says, scripted_model
 
 FEW, MANY = 6, 100
-MODEL = {"enum": [HAIKU, NANO, "claude-3-5-haiku-latest"]}
+MODEL = {"enum": [HAIKU, MINI, "claude-3-5-haiku-latest"]}
 TOKENS = {"type": "integer", "minimum": 0, "maximum": 32}
 NARROW: dict[str, Any] = {
     **dict.fromkeys(("model", "model_id"), MODEL),

@@ -38,7 +38,7 @@ Message = dict[str, Any]
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful assistant. Answer briefly.",
-    "You are Senryu nano, a small language model.",
+    "You are Senryu, a small language model.",
     "Answer in one or two sentences.",
     "You are a friendly assistant.",
     "Be polite and brief.",

@@ -1,4 +1,4 @@
-"""Nano calls tools at temperature 1 over schemas of our own making: not one call is wrong, and every choice is obeyed.
+"""Mini calls tools at temperature 1 over schemas of our own making: not one call is wrong, and every choice is obeyed.
 
 1,000 calls over more than 100 schemas: `make slow`, or python -m pytest -m slow -s tests/service/test_tools_nano.py
 """
@@ -30,8 +30,8 @@ CHOICES = ("any", "one", "tool", "any", "auto", "one", "tool", "none")
 
 
 @pytest.fixture
-def nano(kept_kernels: Path, tmp_path: Path) -> LoadedModel:
-    return load_model(Settings(home=tmp_path, kv_cache_gb=0.5, kv_spill_gb=0), "nano")
+def mini(kept_kernels: Path, tmp_path: Path) -> LoadedModel:
+    return load_model(Settings(home=tmp_path, kv_cache_gb=0.5, kv_spill_gb=0), "mini")
 
 
 def tools_of(size: int, seed: int) -> tuple[Tool, ...]:
@@ -112,16 +112,16 @@ def run(model: LoadedModel, sets: list[tuple[Tool, ...]], each: int) -> Counter[
     return seen
 
 
-def test_forty_calls(nano: LoadedModel) -> None:
-    seen = run(nano, [tools_of(size, seed) for size, count in zip(SIZES, (4, 2, 1)) for seed in range(count)], 8)
+def test_forty_calls(mini: LoadedModel) -> None:
+    seen = run(mini, [tools_of(size, seed) for size, count in zip(SIZES, (4, 2, 1)) for seed in range(count)], 8)
     assert seen["calls"] >= 40
     assert seen["cut"] * 10 <= seen["calls"]
 
 
 @pytest.mark.slow
-def test_a_thousand_calls(nano: LoadedModel) -> None:
+def test_a_thousand_calls(mini: LoadedModel) -> None:
     sets = [tools_of(size, seed) for size, count in zip(SIZES, (30, 10, 4)) for seed in range(count)]
-    seen = run(nano, sets, 32)
+    seen = run(mini, sets, 32)
     used = {name for name in seen if name.startswith("tool_")}
     print(f"\n{seen['calls']} calls of {len(used)} tools, {seen['cut']} answers cut by max_tokens")
     assert seen["calls"] >= 1000

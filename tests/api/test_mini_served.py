@@ -19,19 +19,19 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(kernels.available()[0] == "numpy", reason="too long without compiled kernels"),
 ]
-MODEL = "senryu-nano"  # for the original id the SDK warns, and warnings are errors here
+MODEL = "senryu-mini"  # for the original id the SDK warns, and warnings are errors here
 WORD = " river"
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def mini(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Enough K/V for one full window and the streams beside it."""
-    return load_model(replace(load_settings({"SENRYU_HOME": str(tmp_path_factory.mktemp("home"))}), kv_cache_gb=1.5), "nano")
+    return load_model(replace(load_settings({"SENRYU_HOME": str(tmp_path_factory.mktemp("home"))}), kv_cache_gb=1.5), "mini")
 
 
 @pytest.fixture(scope="module")
-def url(nano: LoadedModel) -> Iterator[str]:
-    with serving(nano) as base:
+def url(mini: LoadedModel) -> Iterator[str]:
+    with serving(mini) as base:
         yield base
 
 
@@ -56,7 +56,7 @@ def sdk(url: str) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def test_sixteen_streams_do_not_wait_for_a_long_prompt(nano: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
+def test_sixteen_streams_do_not_wait_for_a_long_prompt(mini: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
     long = sized(sdk, 30_000)
     prompts = [long, *(f"Define the noun river, example {i}." for i in range(15))]
 
@@ -80,7 +80,7 @@ def test_sixteen_streams_do_not_wait_for_a_long_prompt(nano: LoadedModel, url: s
     answers = asyncio.run(all_at_once())
     assert answers[0][1] == 30_000
     assert answers[0][2] > max(end for _, _, end in answers[1:]), "a short answer waited for the long prompt"
-    assert idle(nano)
+    assert idle(mini)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_window_ends_where_it_says(sdk: anthropic.Anthropic, tokens: int, an
     assert error.value.body["error"]["message"] == refusal  # type: ignore[index]
 
 
-def test_hanging_up_during_prefill_frees_the_engine(nano: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
+def test_hanging_up_during_prefill_frees_the_engine(mini: LoadedModel, url: str, sdk: anthropic.Anthropic) -> None:
     """One step at most is computed for a caller who has left; the steps are counted, not the time."""
     prompt = sized(sdk, 60_000)[5:]  # not the pages of the tests above
 
@@ -110,16 +110,16 @@ def test_hanging_up_during_prefill_frees_the_engine(nano: LoadedModel, url: str,
         async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0) as client:
             messages = [{"role": "user", "content": "now " + prompt}]
             task = asyncio.create_task(client.messages.create(model=MODEL, max_tokens=8, messages=messages))  # type: ignore[call-overload]
-            while not nano.engine.stats().running and not task.done():
+            while not mini.engine.stats().running and not task.done():
                 await asyncio.sleep(0.005)
             assert task.cancel(), "the answer was quicker than the hang-up"
             await asyncio.gather(task, return_exceptions=True)
 
-    before = nano.engine.stats()
+    before = mini.engine.stats()
     asyncio.run(leave())
     left = time.monotonic()
-    while not idle(nano) and time.monotonic() < left + 30:
+    while not idle(mini) and time.monotonic() < left + 30:
         time.sleep(0.001)
-    assert idle(nano)
+    assert idle(mini)
     print(f"idle {1e3 * (time.monotonic() - left):.0f} ms after the caller left")
-    assert nano.engine.stats().output_tokens == before.output_tokens
+    assert mini.engine.stats().output_tokens == before.output_tokens

@@ -28,14 +28,14 @@ seconds = 1000.0
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def mini(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     settings = load_settings({"SENRYU_HOME": str(tmp_path_factory.mktemp("home"))})
     tokens_gb = 8 * 64 * 2 * (1 + 4 / 64) / 1e9  # layers, head size, K and V, a byte each and a scale for each head
-    return load_model(replace(settings, kv_cache_gb=POOL * tokens_gb, kv_spill_gb=0.0), "nano")
+    return load_model(replace(settings, kv_cache_gb=POOL * tokens_gb, kv_spill_gb=0.0), "mini")
 
 
 @pytest.fixture(scope="module")
-def ask(nano: LoadedModel) -> Iterator[Ask]:
+def ask(mini: LoadedModel) -> Iterator[Ask]:
     """Asks under a clock that tests move; every bill adds up to what is counted."""
     init = Service.__init__
 
@@ -43,7 +43,7 @@ def ask(nano: LoadedModel) -> Iterator[Ask]:
         init(self, *args, **{**how, "clock": lambda: seconds})
 
     def asked(*blocks: Any, **fields: Any) -> tuple[Usage, Any]:
-        body: dict[str, Any] = {"model": "senryu-nano", "messages": [{"role": "user", "content": list(blocks)}], **fields}
+        body: dict[str, Any] = {"model": "senryu-mini", "messages": [{"role": "user", "content": list(blocks)}], **fields}
         counted = http.post("/v1/messages/count_tokens", json=body).json()
         answer = http.post("/v1/messages", json={**body, "max_tokens": 8, "temperature": 0})
         if answer.status_code != 200:
@@ -60,7 +60,7 @@ def ask(nano: LoadedModel) -> Iterator[Ask]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Service, "__init__", with_clock)
-        with serving(nano) as url:
+        with serving(mini) as url:
             http = httpx.Client(base_url=url, headers={"anthropic-version": "2023-06-01"}, timeout=120)
             yield asked
             http.close()
@@ -128,10 +128,10 @@ def test_answers_are_the_same_with_breakpoints_and_without(ask: Ask) -> None:
     assert [ask(block(words, FIVE), block("What is there?"))[1] for _ in range(2)] == [unmarked] * 2
 
 
-def test_what_was_evicted_is_written_again(ask: Ask, nano: LoadedModel) -> None:
+def test_what_was_evicted_is_written_again(ask: Ask, mini: LoadedModel) -> None:
     blocks = block("Evicted. " + LONG, FIVE), block("?")
     written, text = ask(*blocks)
-    room = nano.engine.stats().pages_total * 64 - 100
+    room = mini.engine.stats().pages_total * 64 - 100
     words = LONG * (room // written["five"])
     pushed, _ = ask(block(f"Another. {words}{LONG[: (room % written['five']) * 2]}"))
     assert pushed["rest"] > room - written["five"]
