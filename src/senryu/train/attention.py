@@ -47,7 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight, window: int | None) ->
     """
     if not isinstance(sight, BlockMask):
         return in_blocks(q, k, v, sight, window)
-    # outside a compiled trunk it is compiled by itself: without the compiler it writes out every score
+    # outside a compiled layer it is compiled by itself: without the compiler it writes out every score
     fused: Any = flex_attention if torch.compiler.is_compiling() else _compiled(flex_attention)
     return fused(q, k, v, block_mask=sight, enable_gqa=True)
 

@@ -226,7 +226,7 @@ class Net(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile in place what all callers share, each layer and the head's loss; arguments are torch.compile's.
 
-        Layers of one kind share what is compiled: a tenth of the time that the whole trunk takes.
+        Layers of one kind share what is compiled, so that depth costs no compiling.
         """
         for layer in self.model.layers:
             layer.compile(*args, **kwargs)
@@ -246,7 +246,7 @@ class Net(nn.Module):
 
     def hidden(self, tokens: Tensor, document: Tensor) -> Tensor:
         """Final normed states [batch, length, hidden]. tokens, document: int64 [batch, length]."""
-        # Turns and masks are made here, outside the compiled trunk, which would make them again in every layer.
+        # Turns and masks are made here, outside the compiled layers, each of which would make them again.
         cos, sin = rotary(tokens.shape[1], self.config.head_dim, self.config.rope_theta)
         turns = tuple(t.to(tokens.device) for t in (cos, sin, pair_swap(self.config.head_dim)))
         return self.model(tokens, {window: sight_of(document, window) for window in set(self.config.windows)}, turns)
